@@ -1,0 +1,246 @@
+"""Every error that txcoord raises or sends, each with a stable code.
+
+One root; a subclass registers its code by being defined. An error says in its text what the reader can do next, says whether the
+same call may succeed later (`retryable`), survives pickling, and crosses the wire as code, text and details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+_BY_CODE: dict[str, type[TxcoordError]] = {}
+
+
+class TxcoordError(Exception):
+    """Root of all errors of txcoord.
+
+    Args:
+        message: What happened and what to do next.
+        details: Further facts by name, as text (for instance `holder`, `leader`, `retry_after_ms`).
+    """
+
+    code: ClassVar[str] = "INTERNAL"
+    """Stable name of the kind of error."""
+    retryable: ClassVar[bool] = False
+    """Whether the same call, or a new transaction, may succeed later."""
+
+    def __init__(self, message: str, details: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, str] = dict(details or {})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "code" in cls.__dict__:
+            known = _BY_CODE.setdefault(cls.code, cls)
+            if known.__qualname__ != cls.__qualname__:
+                raise TypeError(f"{cls.__name__} takes the code {cls.code} of {known.__name__}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.details)
+
+
+def from_wire(code: str, message: str, details: Mapping[str, str]) -> TxcoordError:
+    """The error that the other side sent; a code that this version does not know becomes a plain `TxcoordError`."""
+    kind = _BY_CODE.get(code)
+    if kind is None:
+        return TxcoordError(f"{message} [{code}]", details)
+    return kind(message, details)
+
+
+def known_codes() -> dict[str, type[TxcoordError]]:
+    """All codes that have been defined so far, with their classes."""
+    return dict(_BY_CODE)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+class InvalidArgumentError(TxcoordError):
+    """An argument is outside its range; nothing was changed."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class MalformedXidError(InvalidArgumentError):
+    """The text is not an XID."""
+
+    code = "XID_MALFORMED"
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """The error for `text`."""
+        return cls(
+            f"{text[:80]!r} is not an XID: pass on the XID exactly as the coordinator gave it, "
+            "in the txcoord-xid header or by hand"
+        )
+
+
+class MessageTooLargeError(InvalidArgumentError):
+    """A message exceeds the size limit."""
+
+    code = "MESSAGE_TOO_LARGE"
+
+
+class ProtocolError(TxcoordError):
+    """The peer does not keep to the protocol, or speaks no version of it that this side speaks."""
+
+    code = "PROTOCOL"
+
+
+class MissingExtraError(TxcoordError, ImportError):
+    """A feature needs a package that is not installed."""
+
+    code = "MISSING_EXTRA"
+
+    @classmethod
+    def of(cls, feature: str, extra: str) -> Self:
+        """The error for a feature that needs `extra`."""
+        return cls(f"{feature} needs more packages: pip install 'txcoord[{extra}]'", {"extra": extra})
+
+
+class ConfigurationError(TxcoordError):
+    """A setting or the way the library is used is wrong."""
+
+    code = "CONFIGURATION"
+
+
+# ---------------------------------------------------------------- the transaction's state
+
+
+class UnknownXidError(TxcoordError):
+    """The coordinator has no such transaction: it was never begun, or it ended without branches and is taken as rolled back."""
+
+    code = "XID_UNKNOWN"
+    retryable = True
+
+
+class ExpiredXidError(TxcoordError):
+    """The transaction finished long ago; its outcome is no longer kept."""
+
+    code = "XID_EXPIRED"
+    retryable = True
+
+
+class UnknownEpochError(TxcoordError):
+    """The XID belongs to an epoch that the store does not know: nothing can be said of it, a person has to look."""
+
+    code = "XID_EPOCH_UNKNOWN"
+
+
+class NotActiveError(TxcoordError):
+    """The transaction is already decided: no branch can register any more."""
+
+    code = "NOT_ACTIVE"
+    retryable = True
+
+
+class AlreadyCommittedError(TxcoordError):
+    """Rollback was asked for, but commit is decided; a decision never changes."""
+
+    code = "ALREADY_COMMITTED"
+
+
+class BranchMismatchError(TxcoordError):
+    """The branch id is registered with other contents, or is not a branch of that transaction."""
+
+    code = "BRANCH_MISMATCH"
+
+
+class VersionChangedError(TxcoordError):
+    """The transaction has changed since the operator looked at it."""
+
+    code = "VERSION_CHANGED"
+
+
+class CannotForceError(TxcoordError):
+    """An operator's order would change a decision or commit what is not done."""
+
+    code = "CANNOT_FORCE"
+
+
+# ---------------------------------------------------------------- global locks
+
+
+class LockConflictError(TxcoordError):
+    """Another global transaction holds the row."""
+
+    code = "LOCK_CONFLICT"
+    retryable = True
+
+
+class LockTimeoutError(LockConflictError):
+    """The row did not come free within the lock wait."""
+
+    code = "LOCK_TIMEOUT"
+
+
+class DeadlockError(LockConflictError):
+    """The transaction was chosen to end a deadlock of global locks."""
+
+    code = "DEADLOCK"
+
+
+# ---------------------------------------------------------------- who may do what
+
+
+class UnauthenticatedError(TxcoordError):
+    """The token is missing or unknown."""
+
+    code = "UNAUTHENTICATED"
+
+
+class ResourceDeniedError(TxcoordError):
+    """The token does not cover the resource."""
+
+    code = "RESOURCE_DENIED"
+
+
+class WrongOwnerError(TxcoordError):
+    """Only the service that began a transaction may commit it or roll it back."""
+
+    code = "WRONG_OWNER"
+
+
+class RoleDeniedError(TxcoordError):
+    """The token lacks the role `operator`."""
+
+    code = "ROLE_DENIED"
+
+
+# ---------------------------------------------------------------- the coordinator's condition
+
+
+class TooManyTransactionsError(TxcoordError):
+    """A limit on unfinished transactions is reached, of this client or in all."""
+
+    code = "TOO_MANY_TRANSACTIONS"
+    retryable = True
+
+
+class NotLeaderError(TxcoordError):
+    """This node does not lead; `details` name the one that does, if it is known."""
+
+    code = "NOT_LEADER"
+    retryable = True
+
+
+class NotReadyError(TxcoordError):
+    """The node is taking over or loading; ask again shortly."""
+
+    code = "NOT_READY"
+    retryable = True
+
+
+class StoreUnavailableError(TxcoordError):
+    """The coordinator cannot write to its store, so nothing durable can be answered."""
+
+    code = "STORE_UNAVAILABLE"
+    retryable = True
+
+
+class StoreError(TxcoordError):
+    """The store is not fit to be used: unsafe durability settings, an unknown schema version, not our tables."""
+
+    code = "STORE_UNFIT"

@@ -1,0 +1,12 @@
+"""Names of the headers in which a global transaction travels, the same for HTTP, gRPC metadata and messages."""
+
+from __future__ import annotations
+
+XID = "txcoord-xid"
+"""The XID of the transaction that the call belongs to."""
+AUTHORIZATION = "authorization"
+"""`Bearer TOKEN`, on unary calls to the coordinator."""
+SERVICE = "txcoord-service"
+"""Name of the calling service, on unary calls to the coordinator without tokens."""
+ERROR_DETAIL = "txcoord-error-bin"
+"""Trailing metadata of a failed unary call: a serialised `txcoord.v1.Error`."""

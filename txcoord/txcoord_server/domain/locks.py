@@ -1,0 +1,240 @@
+"""Global locks: who holds which row of which resource, who waits for it, and whose wait would never end.
+
+A key belongs to one global transaction at a time. Waiters of a key queue first in, first out, and are granted by push when the
+holder leaves. Before somebody is queued, the wait-for graph over transactions is searched: where the new wait closes a circle, the
+member that began last (its first attempt counts) is the victim, so that the oldest always gets through (wound-wait's order, see
+Rosenkrantz, Stearns and Lewis 1978). A waiter who holds row locks in its database that it cannot give back fails at once against a
+holder that is rolling back, since that rollback needs those very rows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from txcoord_proto.status import Decision
+from txcoord_server.domain.session import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """All keys belong to the asking transaction now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A key is held by another transaction, and the caller would not wait."""
+
+    key: str
+    holder: Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The request waits for its keys."""
+
+    request: LockRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlock:
+    """Waiting would close a circle; `victim` has to give way, perhaps the asking transaction itself."""
+
+    victim: Transaction
+    key: str
+    holder: Transaction
+
+
+LockOutcome: TypeAlias = "Granted | Conflict | Queued | Deadlock"
+
+
+class LockRequest:
+    """Keys of one resource that a transaction asks for, granted together or not at all."""
+
+    __slots__ = ("holds_row_locks", "keys", "resource", "transaction", "until", "waits_for")
+
+    def __init__(
+        self, transaction: Transaction, resource: str, keys: tuple[str, ...], until: int = 0, holds_row_locks: bool = False
+    ) -> None:
+        self.transaction = transaction
+        self.resource = resource
+        self.keys = keys
+        self.until = until
+        """When the wait ends, milliseconds by the store's clock; 0: no wait."""
+        self.holds_row_locks = holds_row_locks
+        """Whether its participant holds row locks in the database that it cannot give back."""
+        self.waits_for: tuple[str, Transaction] | None = None
+
+
+class LockTable:
+    """All global locks of a group of coordinators."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[str, Transaction]] = {}
+        self._queues: dict[tuple[str, str], deque[LockRequest]] = {}
+        self._waiting: dict[Transaction, list[LockRequest]] = {}
+        self.count = 0
+        """Number of keys held."""
+
+    def acquire(self, request: LockRequest) -> LockOutcome:
+        """Take all keys of `request`, or queue for the first that is not free, or say why not.
+
+        Taking a key again that the transaction holds already succeeds. Nobody overtakes a queue, since a key with waiters is
+        always held by somebody.
+        """
+        blocked = self._blocked(request)
+        if blocked is None:
+            self._take(request)
+            return Granted()
+        key, holder = blocked
+        hopeless = request.holds_row_locks and holder.decision is Decision.ROLLBACK
+        if hopeless or not request.until:
+            return Conflict(key, holder)
+        victim = self._victim(request.transaction, holder)
+        if victim is not None:
+            return Deadlock(victim, key, holder)
+        self._enqueue(request, key, holder)
+        return Queued(request)
+
+    def hold(self, transaction: Transaction, resource: str, keys: Iterable[str]) -> None:
+        """Enter locks that are known to be held, when the state is loaded from the store."""
+        held = self._held.setdefault(resource, {})
+        for key in keys:
+            if key not in held:
+                held[key] = transaction
+                self.count += 1
+
+    def release(self, transaction: Transaction, resource: str, keys: Iterable[str]) -> list[LockRequest]:
+        """Give keys back; returns the waiting requests that hold all of theirs now, in the order of their grants."""
+        held = self._held.get(resource)
+        if held is None:
+            return []
+        granted: list[LockRequest] = []
+        for key in keys:
+            if held.get(key) is transaction:
+                del held[key]
+                self.count -= 1
+                if self._queues:
+                    granted += self._advance(resource, key)
+        if not held:
+            del self._held[resource]
+        return granted
+
+    def withdraw(self, request: LockRequest) -> list[LockRequest]:
+        """End a wait (time-out, victim, connection lost); returns requests behind it that are granted thereby."""
+        if request.waits_for is None:
+            return []
+        key = request.waits_for[0]
+        self._leave(request, key)
+        return self._advance(request.resource, key)
+
+    def waits(self, transaction: Transaction) -> list[LockRequest]:
+        """The requests with which `transaction` waits."""
+        return list(self._waiting.get(transaction, ()))
+
+    def free_for(self, transaction: Transaction | None, resource: str, keys: Iterable[str]) -> Transaction | None:
+        """A holder of one of `keys` other than `transaction`, or None; takes nothing."""
+        held = self._held.get(resource, {})
+        return next((held[key] for key in keys if key in held and held[key] is not transaction), None)
+
+    def expired(self, now: int) -> list[LockRequest]:
+        """Waiting requests whose time is over."""
+        return [r for requests in self._waiting.values() for r in requests if r.until <= now]
+
+    def entries(self) -> Iterator[tuple[str, str, Transaction, list[Transaction]]]:
+        """Every held key: resource, key, holder, waiters in their order."""
+        for resource, held in self._held.items():
+            for key, holder in held.items():
+                queue = self._queues.get((resource, key), ())
+                yield resource, key, holder, [r.transaction for r in queue]
+
+    # ------------------------------------------------------------ inside
+
+    def _blocked(self, request: LockRequest) -> tuple[str, Transaction] | None:
+        held = self._held.get(request.resource)
+        for key in request.keys:
+            holder = held.get(key) if held is not None else None
+            if holder is request.transaction:
+                continue
+            if holder is not None:
+                return key, holder
+        return None
+
+    def _take(self, request: LockRequest) -> None:
+        held = self._held.setdefault(request.resource, {})
+        before = len(held)
+        for key in request.keys:
+            held[key] = request.transaction
+        self.count += len(held) - before
+
+    def _enqueue(self, request: LockRequest, key: str, holder: Transaction) -> None:
+        request.waits_for = (key, holder)
+        self._queues.setdefault((request.resource, key), deque()).append(request)
+        self._waiting.setdefault(request.transaction, []).append(request)
+
+    def _leave(self, request: LockRequest, key: str) -> None:
+        place = (request.resource, key)
+        queue = self._queues[place]
+        queue.remove(request)
+        if not queue:
+            del self._queues[place]
+        request.waits_for = None
+        requests = self._waiting[request.transaction]
+        requests.remove(request)
+        if not requests:
+            del self._waiting[request.transaction]
+
+    def _advance(self, resource: str, key: str) -> list[LockRequest]:
+        """Grant from the head of a queue for as long as the key is free."""
+        granted: list[LockRequest] = []
+        place = (resource, key)
+        while (queue := self._queues.get(place)) and key not in self._held.get(resource, {}):
+            head = queue[0]
+            blocked = self._blocked(head)
+            self._leave(head, key)
+            if blocked is None:
+                self._take(head)
+                granted.append(head)
+            else:
+                # It goes on waiting, for another of its keys; the one that came free is the next one's.
+                self._enqueue(head, *blocked)
+        return granted
+
+    def _victim(self, transaction: Transaction, holder: Transaction) -> Transaction | None:
+        """The youngest member of the circle that `transaction` waiting for `holder` would close, or None."""
+        came_from: dict[Transaction, Transaction] = {holder: transaction}
+        pending = [holder]
+        while pending:
+            node = pending.pop()
+            if node is transaction:
+                return self._youngest(came_from, transaction)
+            for request in self._waiting.get(node, ()):
+                for blocker in self._blockers(request):
+                    if blocker not in came_from:
+                        came_from[blocker] = node
+                        pending.append(blocker)
+        return None
+
+    @staticmethod
+    def _youngest(came_from: dict[Transaction, Transaction], start: Transaction) -> Transaction:
+        circle = [start]
+        node = came_from[start]
+        while node is not start:
+            circle.append(node)
+            node = came_from[node]
+        return max(circle, key=lambda t: (t.first_begun_at, t.xid))
+
+    def _blockers(self, request: LockRequest) -> Iterator[Transaction]:
+        """Everybody that has to leave before a waiting request moves: the holder of its key and those before it in the queue."""
+        assert request.waits_for is not None
+        key = request.waits_for[0]
+        holder = self._held.get(request.resource, {}).get(key)
+        if holder is not None:
+            yield holder
+        for other in self._queues[request.resource, key]:
+            if other is request:
+                return
+            if other.transaction is not request.transaction:
+                yield other.transaction

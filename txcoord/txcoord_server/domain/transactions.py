@@ -1,0 +1,471 @@
+"""All unfinished global transactions of one group, and every step they can take up to their decision.
+
+A step is a synchronous call: it checks, changes the objects and leaves its consequences in `effects`. Nothing here waits, reads a
+clock or talks to anybody. The caller hands the effects to the store as one group commit and gives the answers afterwards; when that
+commit does not succeed, the whole object is thrown away and loaded anew.
+
+Invariants kept here: a decision is taken once; commit is decided only when every branch that takes part has reported DONE; a
+branch registers, with all its locks or not at all, only while its transaction is ACTIVE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from txcoord_proto.errors import (
+    BranchMismatchError,
+    DeadlockError,
+    InvalidArgumentError,
+    LockConflictError,
+    LockTimeoutError,
+    NotActiveError,
+    TooManyTransactionsError,
+    TxcoordError,
+    WrongOwnerError,
+)
+from txcoord_proto.status import (
+    BranchStatus,
+    BranchType,
+    Decision,
+    GlobalStatus,
+    PhaseOne,
+    Reason,
+    Settlement,
+    Wait,
+)
+from txcoord_proto.xid import epoch_prefix, mint
+from txcoord_server.domain import limits as bounds
+from txcoord_server.domain.answers import OK, Answer, Begun, LockState, Reported, Settlements, Ticket
+from txcoord_server.domain.effects import AbsentQuestion
+from txcoord_server.domain.ledger import Ledger
+from txcoord_server.domain.limits import Limits
+from txcoord_server.domain.locks import Conflict, Deadlock, Granted, LockRequest, Queued
+from txcoord_server.domain.session import Account, Branch, Transaction, Waiter
+from txcoord_server.domain.settlement import Settler
+from txcoord_server.domain.timers import Timers
+from txcoord_server.domain.transitions import BranchEvent, GlobalEvent, next_branch, next_global
+
+_REPORT_EVENTS = {
+    PhaseOne.DONE: BranchEvent.REPORT_DONE,
+    PhaseOne.FAILED: BranchEvent.REPORT_FAILED,
+    PhaseOne.UNKNOWN: BranchEvent.REPORT_UNKNOWN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NewTransaction:
+    """What a begin says.
+
+    Args:
+        name: For people, at most 128 characters.
+        timeout: Milliseconds until it is rolled back unless decided; 0: the default.
+        key: Business key, may be empty.
+        traceparent: W3C trace context, may be empty.
+        begin_key: Repeating a begin with the same number finds the same transaction; 0: none.
+        first_begun_at: Of the first attempt, where this is a retry; 0: this is the first.
+    """
+
+    name: str
+    timeout: int = 0
+    key: str = ""
+    traceparent: str = ""
+    begin_key: int = 0
+    first_begun_at: int = 0
+
+
+@dataclass(slots=True)
+class NewBranch:
+    """What a registration says.
+
+    Args:
+        id: From the client's block of branch ids.
+        type: Kind of the branch.
+        resource: Whose processes do its second phase.
+        lock_keys: Global locks that it needs, taken all or none.
+        arguments: Handed back with the second phase.
+        lock_wait: Milliseconds it may wait for its locks; 0: not at all.
+        holds_row_locks: Whether it holds row locks meanwhile that it cannot give back.
+        done: Whether phase one is done with the registration.
+    """
+
+    id: int
+    type: BranchType
+    resource: str
+    lock_keys: tuple[str, ...] = ()
+    arguments: bytes = b""
+    lock_wait: int = 0
+    holds_row_locks: bool = False
+    done: bool = False
+
+
+class Transactions:
+    """The state of a group of coordinators under one epoch.
+
+    Args:
+        group: Name of the group.
+        epoch: Term of leadership; new XIDs carry it.
+        limits: Bounds on what may be open.
+    """
+
+    def __init__(self, group: str, epoch: int, limits: Limits) -> None:
+        self.limits = limits
+        self.ledger = Ledger()
+        self.settler = Settler(self.ledger, self._grant)
+        self._prefix = epoch_prefix(group, epoch)
+        self._sequence = 0
+        self._deadlines: Timers[Transaction] = Timers()
+        self._lock_waits: dict[LockRequest, tuple[Branch, Ticket]] = {}
+
+    # ------------------------------------------------------------ begin
+
+    def begin(self, service: str, new: NewTransaction, now: int) -> Transaction:
+        """Begin a transaction; it has no row until its first branch or its decision.
+
+        Raises:
+            InvalidArgumentError: An argument is outside its range.
+            TooManyTransactionsError: A limit on unfinished transactions is reached.
+        """
+        if new.begin_key and (known := self.ledger.by_begin_key.get(new.begin_key)) and known.service == service:
+            return known
+        account = self._account(service, new)
+        timeout = new.timeout or self.limits.default_timeout
+        self._sequence += 1
+        transaction = Transaction(mint(self._prefix, self._sequence), new.name, account, now, now + timeout)
+        transaction.key = new.key
+        transaction.traceparent = new.traceparent
+        if new.first_begun_at:
+            transaction.first_begun_at = min(now, new.first_begun_at)
+        transaction.begin_key = new.begin_key
+        self.enter(transaction)
+        return transaction
+
+    def enter(self, transaction: Transaction) -> None:
+        """Take a transaction, new or loaded from the store, into the books, with its locks and its deadline."""
+        self.ledger.enter(transaction)
+        if transaction.deadline_at and transaction.status is GlobalStatus.ACTIVE:
+            self._deadlines.add(transaction.deadline_at, transaction)
+
+    def _account(self, service: str, new: NewTransaction) -> Account:
+        bounds.check_text("name", new.name, bounds.MAX_NAME)
+        bounds.check_text("key", new.key, bounds.MAX_KEY)
+        bounds.check_text("traceparent", new.traceparent, bounds.MAX_TRACEPARENT)
+        if new.timeout > self.limits.timeout:
+            raise InvalidArgumentError(
+                f"timeout of {new.timeout} ms: at most {self.limits.timeout} ms are allowed; long-running work is a saga's",
+                {"field": "timeout"},
+            )
+        account = self.ledger.account(service)
+        if account.unfinished >= self.limits.transactions_per_service:
+            raise TooManyTransactionsError(
+                f"service {service} has {account.unfinished} unfinished global transactions, the limit of one service: "
+                "finish some, or raise max_transactions_per_service"
+            )
+        if len(self.ledger.by_xid) >= self.limits.transactions:
+            raise TooManyTransactionsError(
+                f"{len(self.ledger.by_xid)} global transactions are unfinished, the coordinator's limit: try again later, "
+                "or raise max_transactions"
+            )
+        return account
+
+    # ------------------------------------------------------------ register
+
+    def register(self, ticket: Ticket, xid: str, new: NewBranch, now: int) -> None:
+        """Register a branch with its locks; answered with Ok after the group commit, or refused."""
+        transaction = self.ledger.by_xid.get(xid)
+        if transaction is None:
+            self.ledger.ask_store(AbsentQuestion(ticket, "register", (xid,)))
+            return
+        try:
+            self._register(ticket, transaction, new, now, OK)
+        except TxcoordError as error:
+            self.ledger.refuse(ticket, error)
+
+    def begin_and_register(
+        self, ticket: Ticket, service: str, begin: NewTransaction, new: NewBranch, now: int
+    ) -> None:
+        """Begin a transaction with its first branch; answered with Begun after the group commit, or refused."""
+        try:
+            transaction = self.begin(service, begin, now)
+            self._register(ticket, transaction, new, now, Begun(transaction.xid))
+        except TxcoordError as error:
+            self.ledger.refuse(ticket, error)
+
+    def _register(self, ticket: Ticket, transaction: Transaction, new: NewBranch, now: int, answer: Answer) -> None:
+        for known in transaction.branches:
+            if known.id == new.id:
+                self._register_again(ticket, known, new, answer)
+                return
+        if transaction.status is not GlobalStatus.ACTIVE:
+            raise NotActiveError(
+                f"{transaction.xid} is {transaction.status} ({transaction.reason}): a branch can no longer register; "
+                "roll the local transaction back and begin a new global transaction",
+                {"status": transaction.status, "reason": transaction.reason or ""},
+            )
+        if transaction.commit_wait:
+            self.decide(transaction, Decision.ROLLBACK, Reason.LATE_BRANCH, now)
+            raise NotActiveError(
+                f"{transaction.xid} was being committed when this branch arrived, so it is rolled back: commit only after "
+                "every call has returned",
+                {"status": GlobalStatus.ROLLING_BACK, "reason": Reason.LATE_BRANCH},
+            )
+        self._check_branch(transaction, new)
+        branch = Branch(transaction, new.id, new.type, new.resource, new.lock_keys, new.arguments)
+        branch.registered_at = now
+        if new.done:
+            branch.status = BranchStatus.DONE
+            branch.reported_at = now
+        if new.lock_keys and not self._lock(ticket, branch, new, now):
+            return
+        self._admit(branch)
+        self.ledger.answer(ticket, answer)
+
+    def _register_again(self, ticket: Ticket, known: Branch, new: NewBranch, answer: Answer) -> None:
+        """The same registration sent twice, by a client that lost its stream: the same answer."""
+        if (known.resource, known.type, known.lock_keys) != (new.resource, new.type, new.lock_keys):
+            raise BranchMismatchError(
+                f"branch {new.id} of {known.transaction.xid} is registered for {known.resource}: take branch ids only from "
+                "the block that the coordinator granted to this process"
+            )
+        self.ledger.answer(ticket, answer)
+
+    def _check_branch(self, transaction: Transaction, new: NewBranch) -> None:
+        if not 0 < new.id <= bounds.MAX_BRANCH_ID:
+            raise InvalidArgumentError(f"branch id {new.id}: 1 to 2**63-1 is allowed", {"field": "branch_id"})
+        bounds.check_resource(new.resource)
+        if len(new.arguments) > self.limits.arguments:
+            raise InvalidArgumentError(
+                f"arguments of {len(new.arguments)} bytes: at most {self.limits.arguments} are allowed; pass a key and keep "
+                "the data in your own table",
+                {"field": "arguments"},
+            )
+        if len(new.lock_keys) > self.limits.locks:
+            raise InvalidArgumentError(
+                f"{len(new.lock_keys)} lock keys: at most {self.limits.locks} are allowed in one registration",
+                {"field": "lock_keys"},
+            )
+        for key in new.lock_keys:
+            bounds.check_text("lock key", key, bounds.MAX_LOCK_KEY)
+        if len(transaction.branches) >= self.limits.branches:
+            raise InvalidArgumentError(
+                f"{transaction.xid} has {len(transaction.branches)} branches, the limit of one transaction: do the work in "
+                "fewer statements, or in a saga",
+                {"field": "branches"},
+            )
+
+    def _admit(self, branch: Branch) -> None:
+        transaction = branch.transaction
+        transaction.branches.append(branch)
+        transaction.open += 1
+        if branch.status is BranchStatus.REGISTERED:
+            transaction.unreported += 1
+        effects = self.ledger.effects
+        if transaction.stored_status is None:
+            effects.transactions[transaction] = None
+        effects.branches[branch] = None
+
+    # ------------------------------------------------------------ global locks
+
+    def _lock(self, ticket: Ticket, branch: Branch, new: NewBranch, now: int) -> bool:
+        """Take the branch's locks; False when it has to wait and will be answered later."""
+        until = now + min(new.lock_wait, self.limits.lock_wait) if new.lock_wait else 0
+        request = LockRequest(branch.transaction, branch.resource, branch.lock_keys, until, new.holds_row_locks)
+        while True:
+            outcome = self.ledger.locks.acquire(request)
+            match outcome:
+                case Granted():
+                    return True
+                case Queued():
+                    self._lock_waits[request] = (branch, ticket)
+                    return False
+                case Conflict(key, holder):
+                    raise self._conflict(LockConflictError, branch, key, holder, "try again")
+                case Deadlock(victim, key, holder) if victim is branch.transaction:
+                    raise self._conflict(DeadlockError, branch, key, holder, "roll back and try the whole transaction again")
+                case Deadlock(victim):
+                    self._end_waits(victim, now)
+
+    def _end_waits(self, victim: Transaction, now: int) -> None:
+        """The victim of a deadlock: its waits are refused, and it is rolled back."""
+        for request in self.ledger.locks.waits(victim):
+            branch, ticket = self._lock_waits.pop(request)
+            self.ledger.refuse(ticket, self._wait_over(DeadlockError, request, branch, "roll back and try the whole transaction again"))
+            self._grant(self.ledger.locks.withdraw(request), now)
+        if victim.status is GlobalStatus.ACTIVE:
+            self.decide(victim, Decision.ROLLBACK, Reason.DEADLOCK, now)
+
+    def _grant(self, requests: Iterable[LockRequest], now: int) -> None:
+        """Requests that have just been given all their keys: their registrations go on where they stopped."""
+        for request in requests:
+            branch, ticket = self._lock_waits.pop(request)
+            transaction = branch.transaction
+            if transaction.status is not GlobalStatus.ACTIVE or transaction.commit_wait:
+                self.ledger.refuse(ticket, NotActiveError(f"{transaction.xid} was decided while a branch waited for a global lock"))
+                self._grant(self.ledger.locks.release(transaction, branch.resource, branch.lock_keys), now)
+                continue
+            self._admit(branch)
+            self.ledger.answer(ticket, OK)
+
+    def query_locks(self, ticket: Ticket, resource: str, keys: tuple[str, ...], xid: str) -> None:
+        """Whether `keys` are free for the transaction `xid`; answered after a group commit, since somebody acts on it."""
+        holder = self.ledger.locks.free_for(self.ledger.by_xid.get(xid), resource, keys)
+        self.ledger.answer(ticket, LockState(holder.xid if holder is not None else ""))
+
+    def _wait_over(self, kind: type[LockConflictError], request: LockRequest, branch: Branch, advice: str) -> TxcoordError:
+        assert request.waits_for is not None
+        return self._conflict(kind, branch, *request.waits_for, advice)
+
+    def _conflict(
+        self, kind: type[LockConflictError], branch: Branch, key: str, holder: Transaction, advice: str
+    ) -> LockConflictError:
+        return kind(
+            f"{branch.transaction.xid} cannot lock {key!r} of {branch.resource}: {holder.xid} ({holder.name}, {holder.status}) "
+            f"holds it; {advice}",
+            {"key": key, "resource": branch.resource, "holder": holder.xid, "holder_status": holder.status},
+        )
+
+    # ------------------------------------------------------------ phase-one reports
+
+    def report(self, ticket: Ticket, xid: str, branch_id: int, result: PhaseOne, error: str, now: int) -> None:
+        """Take a participant's report of its phase one; acknowledged once it is durable, or no longer matters."""
+        transaction = self.ledger.by_xid.get(xid)
+        branch = _find(transaction, branch_id) if transaction is not None else None
+        if transaction is not None and branch is not None and branch.status is BranchStatus.REGISTERED:
+            self._report(transaction, branch, result, error, now)
+        self.ledger.effects.answers.append((ticket, Reported(branch_id)))
+
+    def _report(self, transaction: Transaction, branch: Branch, result: PhaseOne, error: str, now: int) -> None:
+        if transaction.status is not GlobalStatus.ACTIVE:
+            return  # decided without it: it has been told to roll back, and its fence settles the rest
+        branch.status = next_branch(branch.status, _REPORT_EVENTS[result])
+        branch.reported_at = now
+        branch.error = error[: bounds.MAX_ERROR]
+        transaction.unreported -= 1
+        self.ledger.effects.branches[branch] = None
+        if result is PhaseOne.UNKNOWN:
+            self.decide(transaction, Decision.ROLLBACK, Reason.BRANCH_UNKNOWN, now)
+            return
+        if result is PhaseOne.FAILED:
+            transaction.open -= 1
+        if transaction.commit_wait and not transaction.unreported:
+            self.decide(transaction, Decision.COMMIT, Reason.REQUESTED, now)
+
+    # ------------------------------------------------------------ decisions
+
+    def commit(self, ticket: Ticket, service: str, xid: str, wait: Wait, now: int) -> None:
+        """Decide commit, now or when the last report has arrived; answered with the write-once decision."""
+        transaction = self._owned(ticket, service, xid, "commit")
+        if transaction is None:
+            return
+        self.settler.wait_for(transaction, Waiter(ticket, Decision.COMMIT, wait, now + self.limits.commit_wait))
+        if transaction.status is not GlobalStatus.ACTIVE:
+            self.settler.tell_decided(transaction)
+        elif not transaction.unreported:
+            self.decide(transaction, Decision.COMMIT, Reason.REQUESTED, now)
+        elif not transaction.commit_wait:
+            until = now + self.limits.phase_one_wait
+            transaction.commit_wait = min(until, transaction.deadline_at) if transaction.deadline_at else until
+            self._deadlines.add(transaction.commit_wait, transaction)
+
+    def rollback(self, ticket: Ticket, service: str, xid: str, wait: Wait, now: int) -> None:
+        """Decide rollback; answered with the write-once decision, or refused where that is commit."""
+        transaction = self._owned(ticket, service, xid, "rollback")
+        if transaction is not None:
+            self._roll_back(ticket, transaction, wait, Reason.REQUESTED, now)
+
+    def rollback_only(self, ticket: Ticket, xid: str, now: int) -> None:
+        """A participant's veto: decide rollback now, whoever began the transaction."""
+        transaction = self.ledger.by_xid.get(xid)
+        if transaction is None:
+            self.ledger.ask_store(AbsentQuestion(ticket, "rollback", (xid,)))
+            return
+        self._roll_back(ticket, transaction, Wait.DECIDED, Reason.ROLLBACK_ONLY, now)
+
+    def _roll_back(self, ticket: Ticket, transaction: Transaction, wait: Wait, reason: Reason, now: int) -> None:
+        self.settler.wait_for(transaction, Waiter(ticket, Decision.ROLLBACK, wait, now + self.limits.rollback_wait))
+        if transaction.status is GlobalStatus.ACTIVE:
+            self.decide(transaction, Decision.ROLLBACK, reason, now)
+        else:
+            self.settler.tell_decided(transaction)
+
+    def _owned(self, ticket: Ticket, service: str, xid: str, kind: str) -> Transaction | None:
+        transaction = self.ledger.by_xid.get(xid)
+        if transaction is None:
+            self.ledger.ask_store(AbsentQuestion(ticket, kind, (xid,)))
+            return None
+        if transaction.account.service != service:
+            self.ledger.refuse(
+                ticket,
+                WrongOwnerError(
+                    f"{xid} was begun by service {transaction.service}, and only that service may {kind} it; a participant "
+                    "that wants it undone raises an error, or marks it rollback-only"
+                ),
+            )
+            return None
+        return transaction
+
+    def decide(self, transaction: Transaction, decision: Decision, reason: Reason, now: int) -> None:
+        """Take the write-once decision; its second phases start when the group commit has returned.
+
+        Raises:
+            ForbiddenTransitionError: It is decided already.
+        """
+        commit = decision is Decision.COMMIT
+        event = GlobalEvent.DECIDE_COMMIT if commit else GlobalEvent.DECIDE_ROLLBACK
+        transaction.status = next_global(transaction.status, event)
+        transaction.decision = decision
+        transaction.reason = reason
+        transaction.decided_at = now
+        transaction.version += 1
+        if transaction.deadline_at:
+            self._deadlines.remove(transaction.deadline_at, transaction)
+        if transaction.commit_wait:
+            self._deadlines.remove(transaction.commit_wait, transaction)
+            transaction.commit_wait = 0
+        effects = self.ledger.effects
+        effects.transactions[transaction] = None
+        effects.decided.append(transaction)
+        effects.durable = True
+        self.settler.release_decided(transaction, now)
+        if not transaction.open:
+            self.settler.finish(transaction, now)
+        self.settler.tell_decided(transaction)
+
+    # ------------------------------------------------------------ time
+
+    def tick(self, now: int) -> None:
+        """Everything that is due: deadlines, waits for reports, waits for locks, waits for settlement."""
+        for transaction in self._deadlines.due(now):
+            if transaction.status is GlobalStatus.ACTIVE:
+                self._overdue(transaction, now)
+        if self._lock_waits:
+            for request in self.ledger.locks.expired(now):
+                branch, ticket = self._lock_waits.pop(request)
+                self.ledger.refuse(ticket, self._wait_over(LockTimeoutError, request, branch, "try again later"))
+                self._grant(self.ledger.locks.withdraw(request), now)
+        self.settler.tick(now)
+
+    def _overdue(self, transaction: Transaction, now: int) -> None:
+        waited = transaction.commit_wait and transaction.commit_wait <= now
+        reason = Reason.BRANCH_UNFINISHED if waited else Reason.TIMEOUT
+        if reason is Reason.TIMEOUT and transaction.stored_status is None and not transaction.branches:
+            self.ledger.leave(transaction)  # it never had a row: an XID without one is taken as rolled back
+            return
+        self.decide(transaction, Decision.ROLLBACK, reason, now)
+
+    # ------------------------------------------------------------ questions and answers
+
+    def settled(self, ticket: Ticket, xids: tuple[str, ...]) -> None:
+        """Which of `xids` are finished with every settlement durable: memory only knows those that are not."""
+        known = tuple(Settlement.UNSETTLED if xid in self.ledger.by_xid else None for xid in xids)
+        if all(known):
+            self.ledger.answer(ticket, Settlements(tuple(k for k in known if k is not None)))
+        else:
+            self.ledger.ask_store(AbsentQuestion(ticket, "settled", xids, known))
+
+
+def _find(transaction: Transaction, branch_id: int) -> Branch | None:
+    for branch in transaction.branches:
+        if branch.id == branch_id:
+            return branch
+    return None
