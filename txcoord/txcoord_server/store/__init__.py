@@ -1,0 +1,1 @@
+"""Where the coordinator's decisions become durable: SQLite, PostgreSQL, MariaDB or MySQL."""

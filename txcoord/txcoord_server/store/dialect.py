@@ -1,0 +1,51 @@
+"""What differs between databases: one small class each, never an `if` in the logic."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection, Engine
+
+from txcoord_server.domain.effects import StoredOutcome
+from txcoord_server.store.port import GroupWrite
+
+
+class Dialect(ABC):
+    """Group commits and session locks of one kind of database; `raw` is a connection of its driver."""
+
+    inline: ClassVar[int] = 0
+    """Group commits that so many answers wait for, or fewer, are written without leaving the engine's thread."""
+    batch_cap: ClassVar[int] = 0
+    """Messages in one batch on the wire that suit it; 0: any number."""
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+
+    @abstractmethod
+    def check(self, connection: Connection) -> None:
+        """Refuse settings under which an acknowledged commit can be lost.
+
+        Raises:
+            StoreError: With the setting and the remedy.
+        """
+
+    @abstractmethod
+    def connect(self, engine: Engine) -> Any:
+        """A connection for group commits alone, in a session set up for them."""
+
+    @abstractmethod
+    def close(self, raw: Any) -> None:
+        """Close it; never raises."""
+
+    @abstractmethod
+    def write(self, raw: Any, write: GroupWrite) -> dict[str, StoredOutcome]:
+        """One group commit; see `Store.commit` for what it raises."""
+
+    @abstractmethod
+    def try_lock(self, raw: Any) -> bool:
+        """Take the leader's session lock if it is free, or is ours already."""
+
+    @abstractmethod
+    def unlock(self, raw: Any) -> None:
+        """Give the leader's session lock back; does nothing when it is not ours."""

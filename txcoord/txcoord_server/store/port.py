@@ -1,0 +1,216 @@
+"""What the engine asks of a store, in values only.
+
+One call of `commit` is one database transaction that begins with the fence: an UPDATE of the group's row that succeeds only for the
+leader of the present epoch and only for the next commit number. Nothing is durable before it returns, and its failures are three:
+certainly not written (`StoreUnavailableError`), not known (`UnknownCommitError`), and no longer the leader (`FencedError`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from txcoord_proto.errors import TxcoordError
+from txcoord_server.domain.effects import StoredOutcome
+
+Row = tuple[Any, ...]
+
+
+class FencedError(TxcoordError):
+    """Another node leads, or leads again: nothing was written."""
+
+    code = "FENCED"
+
+
+class UnknownCommitError(TxcoordError):
+    """The connection ended while COMMIT was under way: it may have happened or not."""
+
+    code = "COMMIT_UNKNOWN"
+    retryable = True
+
+
+NEW_GLOBAL = (
+    "xid", "grp", "status", "decision", "reason", "name", "service", "business_key", "traceparent", "begin_key", "begun_at",
+    "first_begun_at", "deadline_at", "decided_at", "settled_at", "version", "once_parked", "forced", "purge_at", "commit_seq",
+)  # fmt: skip
+"""Columns of a new row of txc_global, in the order of `GroupWrite.new_globals`."""
+
+CHANGED_GLOBAL = (
+    "status", "decision", "reason", "decided_at", "settled_at", "version", "once_parked", "forced", "purge_at", "commit_seq",
+)  # fmt: skip
+"""Columns that change; a row of `GroupWrite.changed_globals` is (xid, status in the row before, *these)."""
+
+NEW_BRANCH = (
+    "xid", "id", "type", "resource", "status", "lock_keys", "arguments", "registered_at", "reported_at", "first_command_at",
+    "settled_at", "next_try_at", "attempts", "executor", "error_code", "error",
+)  # fmt: skip
+"""Columns of a new row of txc_branch."""
+
+CHANGED_BRANCH = (
+    "status", "reported_at", "first_command_at", "settled_at", "next_try_at", "attempts", "executor", "error_code", "error",
+)  # fmt: skip
+"""Columns that change; a row of `GroupWrite.changed_branches` is (xid, id, *these)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeRange:
+    """Committed rows of XIDs from `first` to `last`, both included, whose common retention is over."""
+
+    first: str
+    last: str
+
+
+@dataclass(slots=True)
+class GroupWrite:
+    """What one group commit writes and asks.
+
+    Attributes:
+        epoch: Of the writer.
+        commit_seq: Number of this commit; the row must hold the one before.
+        branch_ids: Branch ids below this have been granted once this commit is durable.
+        waiting: How many answers wait for it: a small group is written without leaving the thread.
+        new_globals, changed_globals, new_branches, changed_branches: Rows, columns as named above.
+        purge_range: Rows that leave by the common rule.
+        purge_xids: Further rows that leave.
+        purged: The highest purged sequence, by epoch.
+        audit: Rows of txc_audit: xid, version, act, at, actor, reason.
+        asked: XIDs whose outcome the store is to look up, after the writes.
+    """
+
+    epoch: int
+    commit_seq: int
+    branch_ids: int
+    waiting: int = 0
+    new_globals: list[Row] = field(default_factory=list)
+    changed_globals: list[Row] = field(default_factory=list)
+    new_branches: list[Row] = field(default_factory=list)
+    changed_branches: list[Row] = field(default_factory=list)
+    purge_range: PurgeRange | None = None
+    purge_xids: list[str] = field(default_factory=list)
+    purged: dict[int, int] = field(default_factory=dict)
+    audit: list[Row] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """The group's row as a standby sees it.
+
+    Args:
+        holder: Node that leads, empty when nobody ever has.
+        address: Where clients reach it.
+        epoch: Its epoch.
+        age: Milliseconds since its last group commit, by the database clock.
+        lock_free: Whether the leader's session lock was free and is ours now: its process is gone.
+    """
+
+    holder: str
+    address: str
+    epoch: int
+    age: int
+    lock_free: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a takeover grants.
+
+    Args:
+        epoch: The new epoch.
+        commit_seq: Number of the last group commit.
+        branch_ids: First branch id that may be granted.
+        branch_ids_end: One past the last that may be granted before a group commit raises it.
+        now: The database clock at the takeover, milliseconds since 1970.
+        outage: Milliseconds since the group commit before it: deadlines move by as much.
+    """
+
+    epoch: int
+    commit_seq: int
+    branch_ids: int
+    branch_ids_end: int
+    now: int
+    outage: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A token as stored."""
+
+    hash: str
+    name: str
+    service: str
+    resources: tuple[str, ...]
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListFilter:
+    """Which transactions a listing wants."""
+
+    statuses: tuple[str, ...] = ()
+    service: str = ""
+    key: str = ""
+    limit: int = 50
+    after: str = ""
+
+
+class Store(Protocol):
+    """A database that keeps one or several groups. All times are milliseconds since 1970 by its clock."""
+
+    batch_cap: int
+    """Messages in one batch on the wire that suit this store; 0: any number."""
+
+    async def start(self) -> None:
+        """Connect, check the durability settings, create or migrate the schema.
+
+        Raises:
+            StoreError: It is not fit to be used.
+            StoreUnavailableError: It cannot be reached.
+        """
+
+    async def look(self) -> GroupState:
+        """Who leads, for a node that does not."""
+
+    async def take_over(self, seen_epoch: int, min_age: int, how: str) -> Lease | None:
+        """Become the leader if the row still says `seen_epoch` and is at least `min_age` ms old; None: somebody else was faster."""
+
+    async def commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
+        """Write a group; returns what is stored of the asked XIDs.
+
+        Raises:
+            FencedError: This node no longer leads.
+            UnknownCommitError: Whether it was written is not known.
+            StoreUnavailableError: Certainly not written; the same group may be tried again.
+        """
+
+    def unfinished(self) -> AsyncIterator[tuple[Sequence[Row], Sequence[Row]]]:
+        """Stream what is not finished, in chunks of (rows of txc_global, rows of all their branches), columns NEW_*."""
+
+    async def epochs(self) -> dict[int, int]:
+        """All epochs of the group with their highest purged sequence."""
+
+    async def purgeable(self, now: int, committed_before: int, below: str, limit: int) -> list[str]:
+        """XIDs whose retention is over: `purge_at` passed, or committed by the common rule before `committed_before` and
+        smaller than `below` (left by earlier epochs)."""
+
+    async def find(self, xid: str) -> tuple[Row, Sequence[Row]] | None:
+        """One transaction with its branches, finished or not."""
+
+    async def listing(self, wanted: ListFilter) -> list[Row]:
+        """Rows of txc_global, newest first."""
+
+    async def tokens(self) -> list[TokenRow]:
+        """All tokens."""
+
+    async def add_token(self, token: TokenRow, now: int) -> None:
+        """Keep a new token."""
+
+    async def drop_token(self, name: str) -> int:
+        """Forget the tokens of that name; returns how many there were."""
+
+    async def release(self) -> None:
+        """Give the leader's session lock back, so that a standby need not wait for the lease to run out."""
+
+    async def stop(self) -> None:
+        """Close all connections."""

@@ -1,0 +1,362 @@
+"""The store on a relational database: `Store` for every dialect.
+
+Group commits go through one connection of their own in one writer thread; everything else (takeover, loading, a person's questions)
+is rare and goes through SQLAlchemy in a second thread, so that no question waits behind a commit and no commit behind a question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+
+from txcoord_proto.errors import StoreUnavailableError, TxcoordError
+from txcoord_proto.status import GlobalStatus
+from txcoord_server.domain.effects import StoredOutcome
+from txcoord_server.store import schema
+from txcoord_server.store.clock import DatabaseNow
+from txcoord_server.store.dialect import Dialect
+from txcoord_server.store.migrate import migrate
+from txcoord_server.store.port import (
+    NEW_BRANCH,
+    NEW_GLOBAL,
+    GroupState,
+    GroupWrite,
+    Lease,
+    ListFilter,
+    Row,
+    TokenRow,
+)
+
+T = TypeVar("T")
+
+BRANCH_ID_RESERVE = 1_000_000
+_LOAD_CHUNK = 2_000
+_FINAL = (GlobalStatus.COMMITTED.value, GlobalStatus.ROLLED_BACK.value)
+_GLOBAL_COLUMNS = [schema.transaction.c[name] for name in NEW_GLOBAL]
+_BRANCH_COLUMNS = [schema.branch.c[name] for name in NEW_BRANCH]
+
+
+class SqlStore:
+    """A group's store on `engine`.
+
+    Args:
+        engine: For everything but group commits; the store owns and disposes of it.
+        dialect: What differs on this database.
+        group: Name of the group.
+        node: Name of this node, for people.
+        address: Where clients reach this node.
+        writer, reader: Threads for the two connections; None runs the calls in place (for the simulation).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        dialect: Dialect,
+        group: str,
+        node: str,
+        address: str,
+        writer: Executor | None,
+        reader: Executor | None,
+    ) -> None:
+        self._engine = engine
+        self._dialect = dialect
+        self._group = group
+        self._node = node
+        self._address = address
+        self._writer = writer
+        self._reader = reader
+        self._raw: Any = None
+        self.batch_cap = dialect.batch_cap
+
+    # ------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """See `Store.start`."""
+        await self._run(self._reader, self._start)
+
+    def _start(self) -> None:
+        with _wrapped(), self._engine.connect() as connection:
+            self._dialect.check(connection)
+        with _wrapped():
+            migrate(self._engine)
+        with _wrapped(), self._engine.begin() as connection:
+            known = connection.scalar(select(schema.group.c.epoch).where(schema.group.c.name == self._group))
+            if known is None:
+                row = {"name": self._group, "holder": "", "address": "", "epoch": 0, "commit_seq": 0, "branch_ids": 1}
+                try:
+                    with connection.begin_nested():
+                        connection.execute(insert(schema.group).values(row))
+                except IntegrityError:
+                    pass  # another node started at the same moment
+
+    async def release(self) -> None:
+        """See `Store.release`."""
+        await self._run(self._writer, self._disconnect)
+
+    async def stop(self) -> None:
+        """See `Store.stop`."""
+        await self._run(self._writer, self._disconnect)
+        await self._run(self._reader, self._engine.dispose)
+
+    def _connected(self) -> Any:
+        if self._raw is None:
+            self._raw = self._dialect.connect(self._engine)
+        return self._raw
+
+    def _disconnect(self) -> None:
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            self._dialect.close(raw)
+
+    # ------------------------------------------------------------ leadership
+
+    async def look(self) -> GroupState:
+        """See `Store.look`."""
+        locked = await self._run(self._writer, self._try_lock)
+        return await self._run(self._reader, self._look, locked)
+
+    def _try_lock(self) -> bool:
+        return self._dialect.try_lock(self._connected())
+
+    def _look(self, locked: bool) -> GroupState:
+        g = schema.group.c
+        with self._reading() as connection:
+            row = connection.execute(
+                select(g.holder, g.address, g.epoch, DatabaseNow() - g.renewed_at).where(g.name == self._group)
+            ).one()
+        return GroupState(row[0], row[1], row[2], row[3], locked)
+
+    async def take_over(self, seen_epoch: int, min_age: int, how: str) -> Lease | None:
+        """See `Store.take_over`."""
+        if how == "SELF":
+            await self._run(self._writer, self._disconnect)
+        lease = await self._run(self._reader, self._take_over, seen_epoch, min_age, how)
+        if lease is None:
+            await self._run(self._writer, self._disconnect)
+        else:
+            await self._run(self._writer, self._try_lock)
+        return lease
+
+    def _take_over(self, seen_epoch: int, min_age: int, how: str) -> Lease | None:
+        g = schema.group.c
+        now = DatabaseNow()
+        mine = and_(g.name == self._group, g.epoch == seen_epoch, g.renewed_at <= now - min_age)
+        with _wrapped(), self._engine.begin() as connection:
+            # The row is locked before it is read: a group commit under way ends first, and is read.
+            locked = update(schema.group).where(mine).values(holder=self._node)
+            if connection.execute(locked).rowcount != 1:
+                connection.rollback()
+                return None
+            row = connection.execute(
+                select(g.commit_seq, g.branch_ids, g.renewed_at, now.label("now")).where(g.name == self._group)
+            ).one()
+            epoch = max(seen_epoch + 1, row.now)
+            reserved = row.branch_ids + BRANCH_ID_RESERVE
+            connection.execute(
+                update(schema.group)
+                .where(g.name == self._group)
+                .values(address=self._address, epoch=epoch, branch_ids=reserved, renewed_at=row.now, taken_at=row.now)
+            )
+            connection.execute(
+                insert(schema.epoch).values(
+                    grp=self._group, epoch=epoch, holder=self._node, how=how, started_at=row.now, purged_sequence=0
+                )
+            )
+        outage = row.now - row.renewed_at if row.renewed_at else 0
+        return Lease(epoch, row.commit_seq, row.branch_ids, reserved, row.now, outage)
+
+    # ------------------------------------------------------------ group commit
+
+    async def commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
+        """See `Store.commit`."""
+        if write.waiting <= self._dialect.inline and self._raw is not None:
+            return self._commit(write)
+        return await self._run(self._writer, self._commit, write)
+
+    def _commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
+        try:
+            return self._dialect.write(self._connected(), write)
+        except TxcoordError:
+            self._disconnect()
+            raise
+
+    # ------------------------------------------------------------ reading
+
+    async def unfinished(self) -> AsyncIterator[tuple[Sequence[Row], Sequence[Row]]]:
+        """See `Store.unfinished`."""
+        after = ""
+        while True:
+            rows, branches = await self._run(self._reader, self._unfinished, after)
+            if not rows:
+                return
+            yield rows, branches
+            after = rows[-1][0]
+
+    def _unfinished(self, after: str) -> tuple[Sequence[Row], Sequence[Row]]:
+        t, b = schema.transaction.c, schema.branch.c
+        wanted = and_(t.grp == self._group, t.status.not_in(_FINAL), t.xid > after)
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(*_GLOBAL_COLUMNS).where(wanted).order_by(t.xid).limit(_LOAD_CHUNK)
+            ).all()
+            if not rows:
+                return (), ()
+            branches = connection.execute(
+                select(*_BRANCH_COLUMNS)
+                .join_from(schema.branch, schema.transaction, t.xid == b.xid)
+                .where(wanted, t.xid <= rows[-1][0], b.xid > after, b.xid <= rows[-1][0])
+                .order_by(b.xid, b.registered_at, b.id)
+            ).all()
+        return [tuple(r) for r in rows], [tuple(r) for r in branches]
+
+    async def epochs(self) -> dict[int, int]:
+        """See `Store.epochs`."""
+
+        def read() -> dict[int, int]:
+            e = schema.epoch.c
+            with self._reading() as connection:
+                rows = connection.execute(select(e.epoch, e.purged_sequence).where(e.grp == self._group))
+                return {epoch: purged for epoch, purged in rows}
+
+        return await self._run(self._reader, read)
+
+    async def purgeable(self, now: int, committed_before: int, below: str, limit: int) -> list[str]:
+        """See `Store.purgeable`."""
+        t = schema.transaction.c
+        old_epochs = and_(
+            t.grp == self._group,
+            t.status == GlobalStatus.COMMITTED.value,
+            t.purge_at.is_(None),
+            t.settled_at < committed_before,
+            t.xid >= f"{self._group}.",
+            t.xid < below,
+        )
+
+        def read() -> list[str]:
+            with self._reading() as connection:
+                due = select(t.xid).where(t.purge_at <= now, t.grp == self._group).limit(limit)
+                xids = list(connection.scalars(due))
+                xids += connection.scalars(select(t.xid).where(old_epochs).order_by(t.xid).limit(limit - len(xids)))
+                return xids
+
+        return await self._run(self._reader, read)
+
+    async def find(self, xid: str) -> tuple[Row, Sequence[Row]] | None:
+        """See `Store.find`."""
+
+        def read() -> tuple[Row, Sequence[Row]] | None:
+            with self._reading() as connection:
+                row = connection.execute(select(*_GLOBAL_COLUMNS).where(schema.transaction.c.xid == xid)).first()
+                if row is None:
+                    return None
+                branches = connection.execute(
+                    select(*_BRANCH_COLUMNS)
+                    .where(schema.branch.c.xid == xid)
+                    .order_by(schema.branch.c.registered_at, schema.branch.c.id)
+                )
+                return tuple(row), [tuple(b) for b in branches]
+
+        return await self._run(self._reader, read)
+
+    async def listing(self, wanted: ListFilter) -> list[Row]:
+        """See `Store.listing`."""
+        t = schema.transaction.c
+        query = select(*_GLOBAL_COLUMNS).where(t.grp == self._group).order_by(t.xid.desc()).limit(wanted.limit)
+        query = query.where(t.status.in_(wanted.statuses) if wanted.statuses else t.status.not_in(_FINAL))
+        if wanted.service:
+            query = query.where(t.service == wanted.service)
+        if wanted.key:
+            query = query.where(t.business_key == wanted.key)
+        if wanted.after:
+            query = query.where(t.xid < wanted.after)
+
+        def read() -> list[Row]:
+            with self._reading() as connection:
+                return [tuple(row) for row in connection.execute(query)]
+
+        return await self._run(self._reader, read)
+
+    # ------------------------------------------------------------ tokens
+
+    async def tokens(self) -> list[TokenRow]:
+        """See `Store.tokens`."""
+
+        def read() -> list[TokenRow]:
+            t = schema.token.c
+            with self._reading() as connection:
+                rows = connection.execute(select(t.hash, t.name, t.service, t.resources, t.role))
+                return [TokenRow(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4]) for r in rows]
+
+        return await self._run(self._reader, read)
+
+    async def add_token(self, token: TokenRow, now: int) -> None:
+        """See `Store.add_token`."""
+        row = {
+            "hash": token.hash,
+            "name": token.name,
+            "service": token.service,
+            "resources": json.dumps(token.resources),
+            "role": token.role,
+            "created_at": now,
+        }
+
+        def add() -> None:
+            with _wrapped(), self._engine.begin() as connection:
+                connection.execute(insert(schema.token).values(row))
+
+        await self._run(self._reader, add)
+
+    async def drop_token(self, name: str) -> int:
+        """See `Store.drop_token`."""
+
+        def drop() -> int:
+            with _wrapped(), self._engine.begin() as connection:
+                return connection.execute(delete(schema.token).where(schema.token.c.name == name)).rowcount
+
+        return await self._run(self._reader, drop)
+
+    # ------------------------------------------------------------ inside
+
+    def _reading(self) -> _Reading:
+        return _Reading(self._engine)
+
+    async def _run(self, executor: Executor | None, call: Callable[..., T], *args: Any) -> T:
+        if executor is None:
+            return call(*args)
+        return await asyncio.get_running_loop().run_in_executor(executor, call, *args)
+
+
+class _wrapped:
+    """Turns every failure of SQLAlchemy into `StoreUnavailableError`, at this one boundary."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, DBAPIError):
+            raise StoreUnavailableError(f"the store cannot be used: {error.orig}") from error
+        if isinstance(error, SQLAlchemyError):
+            raise StoreUnavailableError(f"the store cannot be used: {error}") from error
+
+
+class _Reading:
+    """A connection that only reads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wrapped = _wrapped()
+
+    def __enter__(self) -> Connection:
+        with self._wrapped:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._connection.close()
+        self._wrapped.__exit__(kind, error, traceback)
