@@ -139,6 +139,3 @@ class Wait(StrEnum):
     SETTLED = "SETTLED"
     """The second phases are done as well, as far as they end within the limit."""
 
-
-FINAL = frozenset({GlobalStatus.COMMITTED, GlobalStatus.ROLLED_BACK})
-"""States that nothing leaves."""

@@ -77,6 +77,9 @@ SETTLED = Settled()
 class Recipient(Protocol):
     """Whoever sent a request: a stream, or one unary call."""
 
+    def may(self, resource: str) -> bool:
+        """Whether its token covers `resource`."""
+
     def answer(self, request_id: int, answer: Answer) -> None:
         """Take the answer to a request of its own."""
 

@@ -34,6 +34,7 @@ class Effects:
         decided: Transactions decided in this group: their second phases start after the commit.
         resumed: Transactions with branches that an operator put back among those that are due.
         absent: Questions about XIDs that are not in memory; the store is asked within the commit.
+        audit: An operator's acts: xid, version, act, at, actor, reason.
         durable: Whether somebody waits for this group; without it the rows may ride with the next one.
     """
 
@@ -43,6 +44,7 @@ class Effects:
     decided: list[Transaction] = field(default_factory=list)
     resumed: list[Transaction] = field(default_factory=list)
     absent: list[AbsentQuestion] = field(default_factory=list)
+    audit: list[tuple[object, ...]] = field(default_factory=list)
     durable: bool = False
 
     def __bool__(self) -> bool:

@@ -101,6 +101,20 @@ class Settler:
         for resource in sorted(resources):
             self._release(transaction, resource, now)
 
+    @staticmethod
+    def needs_locks(transaction: Transaction, resource: str) -> bool:
+        """Whether the transaction still needs its locks on `resource`: until its last branch there has settled, and for
+        committed AT branches until the decision."""
+        if transaction.decision is None:
+            return True
+        committed = transaction.decision is Decision.COMMIT
+        return any(
+            branch.resource == resource
+            and branch.status not in ENDED_BRANCH
+            and not (committed and branch.type is BranchType.AT)
+            for branch in transaction.branches
+        )
+
     def finish(self, transaction: Transaction, now: int) -> None:
         """Nothing is expected of any branch: the transaction is over."""
         committed = transaction.decision is Decision.COMMIT
@@ -169,14 +183,9 @@ class Settler:
 
     def _release(self, transaction: Transaction, resource: str, now: int) -> None:
         """Give back the locks on `resource` once the last branch that needs them there has settled."""
-        keys: list[str] = []
-        committed = transaction.decision is Decision.COMMIT
-        for branch in transaction.branches:
-            if branch.resource != resource:
-                continue
-            if branch.status not in ENDED_BRANCH and not (committed and branch.type is BranchType.AT):
-                return
-            keys += branch.lock_keys
+        if self.needs_locks(transaction, resource):
+            return
+        keys = [key for branch in transaction.branches if branch.resource == resource for key in branch.lock_keys]
         granted = self._ledger.locks.release(transaction, resource, keys)
         if granted:
             self._on_granted(granted, now)

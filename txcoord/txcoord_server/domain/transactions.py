@@ -53,7 +53,7 @@ _REPORT_EVENTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewTransaction:
     """What a begin says.
 
@@ -113,7 +113,8 @@ class Transactions:
         self.ledger = Ledger()
         self.settler = Settler(self.ledger, self._grant)
         self._prefix = epoch_prefix(group, epoch)
-        self._sequence = 0
+        self.sequence = 0
+        """Of the XID that was minted last."""
         self._deadlines: Timers[Transaction] = Timers()
         self._lock_waits: dict[LockRequest, tuple[Branch, Ticket]] = {}
 
@@ -130,8 +131,8 @@ class Transactions:
             return known
         account = self._account(service, new)
         timeout = new.timeout or self.limits.default_timeout
-        self._sequence += 1
-        transaction = Transaction(mint(self._prefix, self._sequence), new.name, account, now, now + timeout)
+        self.sequence += 1
+        transaction = Transaction(mint(self._prefix, self.sequence), new.name, account, now, now + timeout)
         transaction.key = new.key
         transaction.traceparent = new.traceparent
         if new.first_begun_at:
@@ -141,10 +142,17 @@ class Transactions:
         return transaction
 
     def enter(self, transaction: Transaction) -> None:
-        """Take a transaction, new or loaded from the store, into the books, with its locks and its deadline."""
+        """Take a transaction into the books, with its deadline."""
         self.ledger.enter(transaction)
         if transaction.deadline_at and transaction.status is GlobalStatus.ACTIVE:
             self._deadlines.add(transaction.deadline_at, transaction)
+
+    def reenter(self, transaction: Transaction) -> None:
+        """Take a transaction that was loaded from the store into the books, with its locks."""
+        self.enter(transaction)
+        for branch in transaction.branches:
+            if branch.lock_keys and self.settler.needs_locks(transaction, branch.resource):
+                self.ledger.locks.hold(transaction, branch.resource, branch.lock_keys)
 
     def _account(self, service: str, new: NewTransaction) -> Account:
         bounds.check_text("name", new.name, bounds.MAX_NAME)
@@ -330,11 +338,12 @@ class Transactions:
         """Take a participant's report of its phase one; acknowledged once it is durable, or no longer matters."""
         transaction = self.ledger.by_xid.get(xid)
         branch = _find(transaction, branch_id) if transaction is not None else None
-        if transaction is not None and branch is not None and branch.status is BranchStatus.REGISTERED:
-            self._report(transaction, branch, result, error, now)
+        if branch is not None and branch.status is BranchStatus.REGISTERED and ticket[0].may(branch.resource):
+            self._report(branch, result, error, now)
         self.ledger.effects.answers.append((ticket, Reported(branch_id)))
 
-    def _report(self, transaction: Transaction, branch: Branch, result: PhaseOne, error: str, now: int) -> None:
+    def _report(self, branch: Branch, result: PhaseOne, error: str, now: int) -> None:
+        transaction = branch.transaction
         if transaction.status is not GlobalStatus.ACTIVE:
             return  # decided without it: it has been told to roll back, and its fence settles the rest
         branch.status = next_branch(branch.status, _REPORT_EVENTS[result])

@@ -101,6 +101,9 @@ BRANCH_TRANSITIONS: Final[Mapping[BranchStatus, Mapping[BranchEvent, BranchStatu
 )
 """What leads where, for branches. RETRY puts a parked branch back among those whose second phase is due."""
 
+FINAL: Final = frozenset({G.COMMITTED, G.ROLLED_BACK})
+"""States that nothing leaves."""
+
 ENDED_BRANCH: Final = frozenset({B.FAILED, B.SETTLED, B.FORCED})
 """Branches that nothing is expected of any more."""
 

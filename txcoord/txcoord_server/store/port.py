@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from txcoord_proto.errors import TxcoordError
 from txcoord_server.domain.effects import StoredOutcome
+from txcoord_server.domain.tokens import Token
 
 Row = tuple[Any, ...]
 
@@ -134,17 +135,6 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A token as stored."""
-
-    hash: str
-    name: str
-    service: str
-    resources: tuple[str, ...]
-    role: str
-
-
-@dataclass(frozen=True, slots=True)
 class ListFilter:
     """Which transactions a listing wants."""
 
@@ -200,10 +190,10 @@ class Store(Protocol):
     async def listing(self, wanted: ListFilter) -> list[Row]:
         """Rows of txc_global, newest first."""
 
-    async def tokens(self) -> list[TokenRow]:
+    async def tokens(self) -> list[Token]:
         """All tokens."""
 
-    async def add_token(self, token: TokenRow, now: int) -> None:
+    async def add_token(self, token: Token, now: int) -> None:
         """Keep a new token."""
 
     async def drop_token(self, name: str) -> int:

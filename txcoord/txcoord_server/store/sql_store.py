@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from txcoord_proto.errors import StoreUnavailableError, TxcoordError
 from txcoord_proto.status import GlobalStatus
 from txcoord_server.domain.effects import StoredOutcome
+from txcoord_server.domain.tokens import Token
 from txcoord_server.store import schema
 from txcoord_server.store.clock import DatabaseNow
 from txcoord_server.store.dialect import Dialect
@@ -30,7 +31,6 @@ from txcoord_server.store.port import (
     Lease,
     ListFilter,
     Row,
-    TokenRow,
 )
 
 T = TypeVar("T")
@@ -68,7 +68,8 @@ class SqlStore:
         self._dialect = dialect
         self._group = group
         self._node = node
-        self._address = address
+        self.address = address
+        """Where clients reach this node; known once its port is bound."""
         self._writer = writer
         self._reader = reader
         self._raw: Any = None
@@ -161,7 +162,7 @@ class SqlStore:
             connection.execute(
                 update(schema.group)
                 .where(g.name == self._group)
-                .values(address=self._address, epoch=epoch, branch_ids=reserved, renewed_at=row.now, taken_at=row.now)
+                .values(address=self.address, epoch=epoch, branch_ids=reserved, renewed_at=row.now, taken_at=row.now)
             )
             connection.execute(
                 insert(schema.epoch).values(
@@ -284,18 +285,18 @@ class SqlStore:
 
     # ------------------------------------------------------------ tokens
 
-    async def tokens(self) -> list[TokenRow]:
+    async def tokens(self) -> list[Token]:
         """See `Store.tokens`."""
 
-        def read() -> list[TokenRow]:
+        def read() -> list[Token]:
             t = schema.token.c
             with self._reading() as connection:
                 rows = connection.execute(select(t.hash, t.name, t.service, t.resources, t.role))
-                return [TokenRow(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4]) for r in rows]
+                return [Token(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4]) for r in rows]
 
         return await self._run(self._reader, read)
 
-    async def add_token(self, token: TokenRow, now: int) -> None:
+    async def add_token(self, token: Token, now: int) -> None:
         """See `Store.add_token`."""
         row = {
             "hash": token.hash,

@@ -1,0 +1,118 @@
+"""The composition root: the only file that wires the coordinator together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from txcoord_proto.errors import ConfigurationError, TxcoordError
+from txcoord_server.config import ServerConfig
+from txcoord_server.engine.node import Node
+from txcoord_server.engine.ports import SystemClock, SystemRng
+from txcoord_server.rpc.auth import Authenticator
+from txcoord_server.rpc.server import Server
+from txcoord_server.store.open import open_store
+from txcoord_server.store.port import Store
+
+log = logging.getLogger(__name__)
+
+_TOKEN_REFRESH = 5.0
+
+
+class App:
+    """A coordinator process from start to end.
+
+    Args:
+        config: What it is told.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self._writer = ThreadPoolExecutor(1, "txcoord-writer")
+        self._reader = ThreadPoolExecutor(1, "txcoord-reader")
+        self._authenticator = Authenticator()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain.
+
+        Raises:
+            ConfigurationError: It may not listen like that.
+        """
+        config = self.config
+        server_address = f"{config.host}:{config.port}"
+        store = open_store(
+            config.store, config.engine.group, config.node, config.advertise or server_address, self._writer, self._reader
+        )
+        node = Node(config.engine, store, config.node, SystemClock(), SystemRng())
+        server = Server(node, self._authenticator, store.batch_cap)
+        port = server.listen(server_address, self._credentials())
+        store.address = config.advertise or f"{config.host}:{port}"
+        self._stop_on_signals(node)
+        running = asyncio.ensure_future(node.run())
+        watching = asyncio.ensure_future(self._watch(node, store, server))
+        try:
+            await node.started.wait()
+            await self._load_tokens(store)
+            self._check_exposure()
+            await server.start()
+            print(f"txcoord coordinator listening on {config.host}:{port}", flush=True)
+            await running
+        finally:
+            watching.cancel()
+            running.cancel()
+            await server.stop(config.drain)
+            await store.stop()
+
+    # ------------------------------------------------------------ inside
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        c = self.config
+        if c.tls_certificate is None or c.tls_key is None:
+            return None
+        pair = (c.tls_key.read_bytes(), c.tls_certificate.read_bytes())
+        ca = c.tls_client_ca.read_bytes() if c.tls_client_ca is not None else None
+        return grpc.ssl_server_credentials((pair,), ca, ca is not None)
+
+    def _check_exposure(self) -> None:
+        c = self.config
+        if c.loopback or c.insecure:
+            if not c.loopback:
+                log.warning("listening on %s without insisting on TLS and tokens (--insecure)", c.host)
+            return
+        if c.tls_certificate is None or not self._authenticator.required:
+            raise ConfigurationError(
+                f"listening on {c.host} needs TLS (--tls-cert, --tls-key) and at least one token (`txcoord token add`), since "
+                "whoever reaches the coordinator could decide others' transactions; --insecure turns this off"
+            )
+
+    @staticmethod
+    def _stop_on_signals(node: Node) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, node.stop)
+
+    async def _load_tokens(self, store: Store) -> None:
+        self._authenticator.load(await store.tokens())
+
+    async def _watch(self, node: Node, store: Store, server: Server) -> None:
+        """Keep health and tokens up to date."""
+        serving: bool | None = None
+        next_tokens = 0.0
+        clock = asyncio.get_running_loop().time
+        while True:
+            engine = node.engine
+            well = engine is not None and not engine.trouble
+            if well is not serving:
+                await server.serving(well)
+                serving = well
+            if node.started.is_set() and clock() >= next_tokens:
+                next_tokens = clock() + _TOKEN_REFRESH
+                try:
+                    await self._load_tokens(store)
+                except TxcoordError as error:
+                    log.warning("tokens cannot be read, the known ones stay valid: %s", error)
+            await asyncio.sleep(0.2)

@@ -1,0 +1,1 @@
+"""The one loop: requests, domain, group commit, answers; and who leads."""

@@ -1,0 +1,156 @@
+"""What waits to be sent to one client process.
+
+Frequent answers gather in columns, the rare ones as objects; while one batch is being written the next gathers. A client that stops
+reading does not grow the coordinator: past a bound on what is queued its stream is ended, and it finds everything again when it
+comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from txcoord_server.domain.answers import OK, SETTLED, Answer, Begun, Reported
+from txcoord_server.domain.session import Branch, Transaction
+
+MAX_QUEUED = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is at the other end.
+
+    Args:
+        service: Name of its service.
+        name: What the audit calls it.
+        resources: Shell patterns of the resources it may serve and register for.
+        operator: Whether it may retry and force.
+    """
+
+    service: str
+    name: str
+    resources: tuple[str, ...] = ("*",)
+    operator: bool = False
+
+    def covers(self, resource: str) -> bool:
+        """Whether one of its patterns matches `resource`."""
+        return any(fnmatchcase(resource, pattern) for pattern in self.resources)
+
+
+class Work:
+    """One command of the second phase: branches of one transaction on one resource."""
+
+    __slots__ = ("branches", "connection", "resource", "sent_at", "transaction")
+
+    def __init__(self, transaction: Transaction, resource: str, branches: list[Branch]) -> None:
+        self.transaction = transaction
+        self.resource = resource
+        self.branches = branches
+        self.connection: Connection | None = None
+        self.sent_at = 0
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """Contents of one batch to a client."""
+
+    ok: list[int] = field(default_factory=list)
+    settled: list[int] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)
+    begun_xids: list[str] = field(default_factory=list)
+    reported: list[int] = field(default_factory=list)
+    events: list[tuple[int, object]] = field(default_factory=list)
+    commands: list[Work] = field(default_factory=list)
+
+
+class Connection:
+    """One client process's stream, seen from the engine.
+
+    Args:
+        principal: Who it is.
+        instance: Which start of that process, for `executor` columns.
+    """
+
+    def __init__(self, principal: Principal, instance: str) -> None:
+        self.principal = principal
+        self.name = instance
+        self.resources: set[str] = set()
+        self._allowed: set[str] = set()
+        self.in_flight: dict[Work, None] = {}
+        """Commands sent and not answered, the oldest first."""
+        self.closed = False
+        self._outgoing = Outgoing()
+        self._queued = 0
+        self._wake = asyncio.Event()
+
+    def may(self, resource: str) -> bool:
+        """Whether the principal may register for `resource` and settle it."""
+        if resource in self._allowed:
+            return True
+        if not self.principal.covers(resource):
+            return False
+        self._allowed.add(resource)
+        return True
+
+    def answer(self, request_id: int, answer: Answer) -> None:
+        """Queue the answer to a request of this client."""
+        out = self._outgoing
+        if answer is OK:
+            out.ok.append(request_id)
+        elif answer is SETTLED:
+            out.settled.append(request_id)
+        elif type(answer) is Reported:
+            out.reported.append(answer.branch_id)
+        elif type(answer) is Begun:
+            out.begun.append(request_id)
+            out.begun_xids.append(answer.xid)
+        else:
+            out.events.append((request_id, answer))
+        self._added()
+
+    def reply(self, request_id: int, event: object) -> None:
+        """Queue an answer that is no answer of the domain; with request id 0 it answers nothing."""
+        self._outgoing.events.append((request_id, event))
+        self._added()
+
+    def command(self, work: Work) -> None:
+        """Queue a command of the second phase."""
+        self._outgoing.commands.append(work)
+        self._added()
+
+    def _added(self) -> None:
+        self._queued += 1
+        if self._queued == 1:
+            self._wake.set()
+        elif self._queued > MAX_QUEUED:
+            self.close()
+
+    def close(self) -> None:
+        """End it: the writer stops once it has seen this."""
+        self.closed = True
+        self._wake.set()
+
+    async def take(self, cap: int) -> Outgoing | None:
+        """What to send next, at most `cap` of each kind (0: any number); None: the stream ends."""
+        while not self._queued:
+            if self.closed:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        out = self._outgoing
+        if not cap or self._queued <= cap:
+            self._outgoing = Outgoing()
+            self._queued = 0
+            return out
+        part = Outgoing(
+            out.ok[:cap], out.settled[:cap], out.begun[:cap], out.begun_xids[:cap], out.reported[:cap], out.events[:cap],
+            out.commands[:cap],
+        )  # fmt: skip
+        columns: tuple[list[object], ...] = (
+            out.ok, out.settled, out.begun, out.begun_xids, out.reported, out.events, out.commands
+        )  # type: ignore[assignment]  # fmt: skip
+        for column in columns:
+            del column[:cap]
+        self._queued = sum(len(column) for column in columns) - len(out.begun_xids)
+        return part
+

@@ -1,0 +1,349 @@
+"""The one loop of a leader: requests step the domain, effects gather into group commits, answers follow them.
+
+All state belongs to one event loop, so requests of one XID are in order by construction. While one group is being written the next
+gathers; nothing durable is told before its commit has returned. What nobody waits for (reports, acknowledgements of second phases)
+rides with the next group that somebody does wait for, at most `lazy` later.
+
+An engine lives for one epoch. When it cannot prove that it still leads, it is thrown away with everything in its memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from txcoord_proto.errors import StoreUnavailableError, TxcoordError, UnknownXidError
+from txcoord_proto.status import CommandResult, GlobalStatus
+from txcoord_server.domain.absent import History, answer_absent
+from txcoord_server.domain.answers import OK, Answer, Recipient
+from txcoord_server.domain.effects import Effects, StoredOutcome
+from txcoord_server.domain.limits import Limits
+from txcoord_server.domain.session import Branch
+from txcoord_server.domain.transactions import Transactions
+from txcoord_server.domain.transitions import ENDED_BRANCH
+from txcoord_server.domain.view import TransactionView, view
+from txcoord_server.engine.connection import Connection
+from txcoord_server.engine.counters import Counters
+from txcoord_server.engine.dispatcher import DispatchConfig, Dispatcher
+from txcoord_server.engine.ports import Clock, Rng
+from txcoord_server.engine.retention import Retention, RetentionConfig
+from txcoord_server.engine.rows import RowBuilder, restore
+from txcoord_server.store.port import GroupWrite, Lease, ListFilter, Row, Store
+
+log = logging.getLogger(__name__)
+
+BRANCH_ID_BLOCK = 4_096
+BRANCH_ID_RESERVE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What an engine is told.
+
+    Attributes:
+        group: Name of the group that it leads.
+        limits, dispatch, retention: Rules of the domain, of the dispatcher and of purging.
+        lease_ttl: Milliseconds without a group commit after which others may take over.
+        lazy: Milliseconds that rows may wait which nobody waits for.
+        tick: Milliseconds between two looks at the timers.
+    """
+
+    group: str = "default"
+    limits: Limits = field(default_factory=Limits)
+    dispatch: DispatchConfig = field(default_factory=DispatchConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    lease_ttl: int = 3_000
+    lazy: int = 10
+    tick: int = 50
+
+
+class Engine:
+    """The leader of one epoch.
+
+    Args:
+        config: What it is told.
+        store: Where it writes.
+        lease: What its takeover granted.
+        history: Epochs that the store knows.
+        clock, rng: Time and chance.
+        counters: Counts for metrics; they outlive the engine.
+    """
+
+    def __init__(
+        self, config: EngineConfig, store: Store, lease: Lease, history: History, clock: Clock, rng: Rng, counters: Counters
+    ) -> None:
+        self.config = config
+        self.lease = lease
+        self.history = history
+        self.counters = counters
+        self.transactions = Transactions(config.group, lease.epoch, config.limits)
+        self.ledger = self.transactions.ledger
+        self.dispatcher = Dispatcher(self.transactions.settler, config.dispatch, rng, self.now)
+        self.connections: dict[Connection, None] = {}
+        self.commit_seq = lease.commit_seq
+        self.trouble = ""
+        """Why the store cannot be written to at the moment; empty: all is well."""
+        self._store = store
+        self._clock = clock
+        self._base = lease.now - int(clock.monotonic() * 1000)
+        self._retention = Retention(config.retention, history, lease.epoch)
+        self._rows = RowBuilder(config.group, self._retention)
+        self._branch_ids = lease.branch_ids
+        self._branch_ids_end = lease.branch_ids_end
+        self._wanted = asyncio.Event()
+        self._lazy: asyncio.TimerHandle | None = None
+        self._last_commit = clock.monotonic()
+        self._stopping = False
+
+    def now(self) -> int:
+        """Milliseconds since 1970 by the store's clock, as it was at the takeover and counted on from there."""
+        return self._base + int(self._clock.monotonic() * 1000)
+
+    # ------------------------------------------------------------ loading
+
+    async def load(self) -> None:
+        """Read what is not finished; only then requests may come."""
+        gc.disable()
+        try:
+            async for rows, branches in self._store.unfinished():
+                for transaction in restore(self.ledger, rows, branches, self.lease.outage):
+                    self.transactions.reenter(transaction)
+        finally:
+            gc.enable()
+        gc.collect()
+        gc.freeze()
+
+    # ------------------------------------------------------------ connections
+
+    def attach(self, connection: Connection) -> None:
+        """A client's stream is open."""
+        self.connections[connection] = None
+
+    def detach(self, connection: Connection) -> None:
+        """A client's stream has ended."""
+        self.connections.pop(connection, None)
+        connection.closed = True
+        self.dispatcher.detach(connection)
+
+    def grant_branch_ids(self, count: int = BRANCH_ID_BLOCK) -> tuple[int, int]:
+        """A block of branch ids that no other client has or will have: first id and number.
+
+        The reserve is raised by the next group commit; until that is durable, blocks come from what the last one reserved.
+        """
+        first = self._branch_ids
+        if first + count > self._branch_ids_end:
+            raise StoreUnavailableError("no branch ids are reserved; the store has not taken a commit for a while, try again")
+        self._branch_ids += count
+        return first, count
+
+    # ------------------------------------------------------------ answers of participants
+
+    def done(self, connection: Recipient, xid: str, branch_id: int) -> None:
+        """A participant did a second phase."""
+        branch = self._commanded(connection, xid, branch_id)
+        if branch is not None:
+            self.dispatcher.done(branch)
+
+    def failed(
+        self, connection: Recipient, xid: str, branch_id: int, result: CommandResult, code: str, error: str
+    ) -> None:
+        """A participant could not do a second phase."""
+        branch = self._commanded(connection, xid, branch_id)
+        if branch is not None:
+            log.warning(
+                "%s: second phase of branch %d on %s: %s %s: %s", xid, branch_id, branch.resource, result, code, error,
+                extra={"xid": xid},
+            )  # fmt: skip
+            self.dispatcher.failed(branch, result, code, error)
+
+    def _commanded(self, connection: Recipient, xid: str, branch_id: int) -> Branch | None:
+        """The branch that an answer is about, if one is awaited: of a decided transaction, not settled, and the sender's."""
+        transaction = self.ledger.by_xid.get(xid)
+        if transaction is None or transaction.decision is None:
+            return None
+        for branch in transaction.branches:
+            if branch.id == branch_id:
+                return None if branch.status in ENDED_BRANCH or not connection.may(branch.resource) else branch
+        return None
+
+    # ------------------------------------------------------------ questions
+
+    async def fence(self) -> None:
+        """Return after a group commit that began after this call: what was read before it is the truth."""
+        waiter = _Fence()
+        self.ledger.answer((waiter, 0), OK)
+        self.flush()
+        await waiter.done
+
+    async def status(self, xid: str, key: str = "") -> TransactionView:
+        """A transaction with its explanation, by XID, or the newest of a business key.
+
+        Raises:
+            UnknownXidError, ExpiredXidError, UnknownEpochError, MalformedXidError: There is none.
+        """
+        if key:
+            await self.fence()
+            newest = await self._store.listing(ListFilter(statuses=tuple(GlobalStatus), key=key, limit=1))
+            if not newest:
+                raise UnknownXidError(f"no transaction with the business key {key!r} is kept")
+            xid = newest[0][0]
+        transaction = self.ledger.by_xid.get(xid)
+        if transaction is not None:
+            seen = view(transaction)
+            await self.fence()
+            return seen
+        await self.fence()
+        found = await self._store.find(xid)
+        if found is None:
+            raise self.history.why_absent(xid)
+        return self.shown(*found)
+
+    def shown(self, row: Row, branches: Sequence[Row]) -> TransactionView:
+        """A stored transaction as it is shown."""
+        (transaction,) = restore(self.ledger, [row], branches)
+        return view(transaction)
+
+    # ------------------------------------------------------------ group commit
+
+    def flush(self) -> None:
+        """Called after each batch of requests: start a group commit if somebody waits for one."""
+        effects = self.ledger.effects
+        if effects.durable:
+            self._wanted.set()
+        elif self._lazy is None and effects:
+            self._lazy = asyncio.get_running_loop().call_later(self.config.lazy / 1000, self._lazy_due)
+
+    def _lazy_due(self) -> None:
+        self._lazy = None
+        self.ledger.effects.durable = True
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Lead until fenced.
+
+        Raises:
+            FencedError: Another node leads.
+            UnknownCommitError: Whether the last group was written is not known.
+        """
+        for transaction in list(self.ledger.by_xid.values()):
+            if transaction.decision is not None:
+                self.dispatcher.dispatch(transaction)
+        tasks = [asyncio.ensure_future(loop()) for loop in (self._commit_loop, self._tick_loop, self._sweep_loop)]
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _commit_loop(self) -> None:
+        while not self._stopping:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while self.ledger.effects.durable:
+                await self._commit_group()
+
+    def stop(self) -> None:
+        """Write what is left, then end `run`."""
+        self._stopping = True
+        self.ledger.effects.durable = True
+        self._wanted.set()
+
+    async def _commit_group(self) -> None:
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
+        effects = self.ledger.take_effects()
+        write = self._write(effects)
+        started = self._clock.monotonic()
+        found = await self._persist(write)
+        self._last_commit = self._clock.monotonic()
+        self.commit_seq = write.commit_seq
+        self._branch_ids_end = max(self._branch_ids_end, write.branch_ids)
+        self.counters.committed(write, self._last_commit - started)
+        self._publish(effects, found)
+
+    def _write(self, effects: Effects) -> GroupWrite:
+        ids_end = self._branch_ids_end
+        if ids_end - self._branch_ids < BRANCH_ID_RESERVE // 2:
+            ids_end += BRANCH_ID_RESERVE
+        write = GroupWrite(self.lease.epoch, self.commit_seq + 1, ids_end, len(effects.answers))
+        self._rows.fill(write, effects)
+        self._retention.observe(self.now(), self.transactions.sequence)
+        self._retention.fill(write)
+        write.audit = effects.audit
+        for question in effects.absent:
+            write.asked += [xid for xid in question.xids if xid not in self.ledger.by_xid]
+        return write
+
+    async def _persist(self, write: GroupWrite) -> dict[str, StoredOutcome]:
+        """Write the group; a store that certainly did not take it is asked again until it does."""
+        delay = 0.05
+        while True:
+            try:
+                found = await self._store.commit(write)
+            except StoreUnavailableError as error:
+                if not self.trouble:
+                    log.error("the store takes no commits, nothing durable is answered: %s", error)
+                self.trouble = str(error)
+                self.counters.store_failures += 1
+                await asyncio.sleep(delay)
+                delay = min(1.0, delay * 2)
+            else:
+                if self.trouble:
+                    log.warning("the store takes commits again")
+                    self.trouble = ""
+                return found
+
+    def _publish(self, effects: Effects, found: dict[str, StoredOutcome]) -> None:
+        """The group is durable: tell everybody, start second phases."""
+        for ticket, answer in effects.answers:
+            ticket[0].answer(ticket[1], answer)
+        for question in effects.absent:
+            question.ticket[0].answer(question.ticket[1], answer_absent(question, found, self.history))
+        dispatch = self.dispatcher.dispatch
+        for transaction in effects.decided:
+            self.counters.decided(transaction)
+            if transaction.open:
+                dispatch(transaction)
+        for transaction in effects.resumed:
+            self.dispatcher.resume(transaction)
+
+    # ------------------------------------------------------------ time
+
+    async def _tick_loop(self) -> None:
+        heartbeat = self.config.lease_ttl / 4000
+        while True:
+            await asyncio.sleep(self.config.tick / 1000)
+            self.transactions.tick(self.now())
+            self.dispatcher.tick()
+            if self._clock.monotonic() - self._last_commit >= heartbeat:
+                self.ledger.effects.durable = True
+            self.flush()
+
+    async def _sweep_loop(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                await self._retention.sweep(self._store, self.now())
+            except TxcoordError as error:
+                log.warning("retention cannot look into the store, it will try again: %s", error)
+
+
+class _Fence:
+    """A recipient that turns its answer into a future."""
+
+    def may(self, resource: str) -> bool:
+        return False
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def answer(self, request_id: int, answer: Answer) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+

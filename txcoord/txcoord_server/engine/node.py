@@ -1,0 +1,181 @@
+"""One coordinator process in its group: standby, candidate, leader, and back.
+
+The store orders, everything else hints: who leads is decided by one conditional update of the group's row. A node that takes over
+reads everything first and serves only then. A node that cannot prove that it leads throws its engine away; when it does not know
+whether its last commit happened it takes a new epoch over itself, so that the old one can no longer be written to, and reads what
+is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from txcoord_proto.errors import NotLeaderError, NotReadyError, StoreUnavailableError
+from txcoord_server.domain.absent import History
+from txcoord_server.engine.counters import Counters
+from txcoord_server.engine.engine import Engine, EngineConfig
+from txcoord_server.engine.ports import Clock, Rng
+from txcoord_server.store.port import FencedError, GroupState, Lease, Store, UnknownCommitError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Pushed to clients when this node stops leading."""
+
+    group: str
+    epoch: int
+    leader: str
+
+
+class Node:
+    """A coordinator process.
+
+    Args:
+        config: Of the engines it will run.
+        store: The group's store.
+        name: Of this node, for people.
+        clock, rng: Time and chance.
+    """
+
+    def __init__(self, config: EngineConfig, store: Store, name: str, clock: Clock, rng: Rng) -> None:
+        self.config = config
+        self.name = name
+        self.engine: Engine | None = None
+        """The engine that serves; None while this node does not lead or is loading."""
+        self.counters = Counters()
+        self.health = "starting"
+        """Why this node does not serve; empty: it serves."""
+        self.started = asyncio.Event()
+        """Set once the store could be used."""
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        self._seen: GroupState | None = None
+        self._stopping = False
+        self._look = config.lease_ttl / 6000
+
+    # ------------------------------------------------------------ for the rpc layer
+
+    def require_engine(self) -> Engine:
+        """The engine, if this node leads and its store takes commits.
+
+        Raises:
+            NotLeaderError: Another node leads; its details name the address and the epoch, if known.
+            NotReadyError: This node is taking over.
+        """
+        if self.engine is not None:
+            return self.engine
+        if self.health == "loading":
+            raise NotReadyError("this coordinator is taking over and reads its store; ask again", {"retry_after_ms": "100"})
+        seen = self._seen
+        details = {"leader": seen.address, "epoch": str(seen.epoch)} if seen is not None and seen.address else {}
+        raise NotLeaderError(f"this coordinator is a standby ({self.health}); ask the leader", details)
+
+    # ------------------------------------------------------------ life
+
+    async def run(self) -> None:
+        """Stand by, lead, and stand by again until `stop`."""
+        await self._start()
+        while not self._stopping:
+            lease = await self._stand_by()
+            while lease is not None and await self._lead(lease):
+                lease = await self._take_over_myself(lease)
+        await self._store.release()
+
+    def stop(self) -> None:
+        """Write what is left, give the leadership back and end `run`."""
+        self._stopping = True
+        if self.engine is not None:
+            self.engine.stop()
+
+    async def _start(self) -> None:
+        delay = 0.2
+        while not self._stopping:
+            try:
+                await self._store.start()
+                self.started.set()
+                return
+            except StoreUnavailableError as error:
+                self._unwell("the store cannot be reached", error)
+                await asyncio.sleep(delay)
+                delay = min(2.0, delay * 2)
+
+    async def _stand_by(self) -> Lease | None:
+        """Look at the group's row until it can be taken over."""
+        self.health = "standby"
+        while not self._stopping:
+            try:
+                self._seen = seen = await self._store.look()
+                self.health = f"standby of {seen.holder}" if seen.holder else "standby"
+                free = seen.lock_free or not seen.holder
+                if free or seen.age >= self.config.lease_ttl:
+                    lease = await self._store.take_over(seen.epoch, 0 if free else self.config.lease_ttl, "TAKEN")
+                    if lease is not None:
+                        return lease
+            except StoreUnavailableError as error:
+                self._unwell("the store cannot be reached", error)
+            await asyncio.sleep(self._look * (0.75 + self._rng.random() / 2))
+        return None
+
+    async def _take_over_myself(self, lost: Lease) -> Lease | None:
+        """After an unknown commit: a new epoch, unless somebody else was faster."""
+        delay = 0.05
+        while not self._stopping:
+            try:
+                seen = await self._store.look()
+                if seen.epoch != lost.epoch:
+                    return None
+                return await self._store.take_over(lost.epoch, 0, "SELF")
+            except StoreUnavailableError as error:
+                self._unwell("a commit's outcome is unknown and the store cannot be reached", error)
+                await asyncio.sleep(delay)
+                delay = min(1.0, delay * 2)
+        return None
+
+    async def _lead(self, lease: Lease) -> bool:
+        """Load, serve, and end; True when a commit's outcome is unknown and the epoch must be taken over anew."""
+        self.health = "loading"
+        self.counters.takeovers += 1
+        try:
+            history = History(self.config.group, await self._store.epochs())
+            engine = Engine(self.config, self._store, lease, history, self._clock, self._rng, self.counters)
+            await engine.load()
+        except StoreUnavailableError as error:
+            self._unwell("loading failed", error)
+            return True
+        log.info(
+            "%s leads group %s in epoch %d: %d unfinished transactions", self.name, self.config.group, lease.epoch,
+            len(engine.ledger.by_xid),
+        )  # fmt: skip
+        self.engine = engine
+        self.health = ""
+        try:
+            await engine.run()
+            return False
+        except FencedError as error:
+            self.counters.fenced += 1
+            log.warning("another coordinator leads now: %s", error)
+            return False
+        except UnknownCommitError as error:
+            self.counters.unknown_commits += 1
+            log.warning("the outcome of a commit is unknown, taking a new epoch: %s", error)
+            return True
+        finally:
+            self._end(engine)
+
+    def _end(self, engine: Engine) -> None:
+        self.engine = None
+        self.health = "standby"
+        for connection in list(engine.connections):
+            connection.reply(0, Moved(self.config.group, engine.lease.epoch, ""))
+            connection.close()
+
+    def _unwell(self, what: str, error: Exception) -> None:
+        text = f"{what}: {error}"
+        if self.health != text:
+            log.error("%s", text)
+        self.health = text

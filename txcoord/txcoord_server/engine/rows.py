@@ -1,0 +1,139 @@
+"""Between the domain's objects and the store's rows.
+
+Rows are built in the engine's thread when a group is handed over, so that the writer never reads what is changing, and each row is
+written once per group from its last state. A branch's DONE under a durable COMMIT need not be written: the decision says it, since
+commit is decided only when every branch has reported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, Reason
+from txcoord_server.domain.effects import Effects
+from txcoord_server.domain.ledger import Ledger
+from txcoord_server.domain.session import Branch, Transaction
+from txcoord_server.domain.transitions import ENDED_BRANCH, FINAL
+from txcoord_server.engine.retention import Retention
+from txcoord_server.store.port import GroupWrite, Row
+
+
+class RowBuilder:
+    """Turns effects into rows.
+
+    Args:
+        group: Name of the group.
+        retention: Says how long finished transactions stay.
+    """
+
+    def __init__(self, group: str, retention: Retention) -> None:
+        self._group = group
+        self._retention = retention
+
+    def fill(self, write: GroupWrite, effects: Effects) -> None:
+        """Add the rows of `effects` to `write`."""
+        for transaction in effects.transactions:
+            self._transaction(write, transaction)
+        for branch in effects.branches:
+            self._branch(write, branch)
+
+    def _transaction(self, write: GroupWrite, t: Transaction) -> None:
+        status = t.status
+        purge_at = self._retention.purge_at(t) if status in FINAL else None
+        before = t.stored_status
+        t.stored_status = status
+        if before is None:
+            write.new_globals.append(
+                (
+                    t.xid, self._group, status.value, t.decision and t.decision.value, t.reason and t.reason.value, t.name,
+                    t.account.service, t.key or None, t.traceparent, t.begin_key, t.begun_at, t.first_begun_at, t.deadline_at,
+                    t.decided_at, t.settled_at, t.version, int(t.once_parked), int(t.forced), purge_at, write.commit_seq,
+                )
+            )  # fmt: skip
+        else:
+            write.changed_globals.append(
+                (
+                    t.xid, before.value, status.value, t.decision and t.decision.value, t.reason and t.reason.value, t.decided_at,
+                    t.settled_at, t.version, int(t.once_parked), int(t.forced), purge_at, write.commit_seq,
+                )
+            )  # fmt: skip
+
+    @staticmethod
+    def _branch(write: GroupWrite, b: Branch) -> None:
+        if not b.stored:
+            b.stored = True
+            write.new_branches.append(
+                (
+                    b.transaction.xid, b.id, b.type.value, b.resource, b.status.value,
+                    json.dumps(b.lock_keys, ensure_ascii=False) if b.lock_keys else None, b.arguments, b.registered_at,
+                    b.reported_at, b.first_command_at, b.settled_at, b.next_try_at, b.attempts, b.executor, b.error_code, b.error,
+                )
+            )  # fmt: skip
+        elif b.status is not BranchStatus.DONE or b.transaction.decision is not Decision.COMMIT or b.attempts:
+            write.changed_branches.append(
+                (
+                    b.transaction.xid, b.id, b.status.value, b.reported_at, b.first_command_at, b.settled_at, b.next_try_at,
+                    b.attempts, b.executor, b.error_code, b.error,
+                )
+            )  # fmt: skip
+
+
+def restore(ledger: Ledger, rows: Sequence[Row], branches: Sequence[Row], outage: int = 0) -> list[Transaction]:
+    """Objects from rows of NEW_GLOBAL and their rows of NEW_BRANCH.
+
+    Args:
+        ledger: Whose accounts they belong to; they are not entered into it.
+        rows: Transactions.
+        branches: All their branches, in order.
+        outage: Milliseconds by which open deadlines move: nobody is timed out for our absence.
+    """
+    transactions = {row[0]: _transaction(ledger, row, outage) for row in rows}
+    for row in branches:
+        _branch(transactions[row[0]], row)
+    return list(transactions.values())
+
+
+def _transaction(ledger: Ledger, row: Row, outage: int) -> Transaction:
+    (xid, _, status, decision, reason, name, service, key, traceparent, begin_key, begun_at, first_begun_at, deadline_at,
+     decided_at, settled_at, version, once_parked, forced, _, _) = row  # fmt: skip
+    t = Transaction(xid, sys.intern(name), ledger.account(service), begun_at, deadline_at and deadline_at + outage)
+    t.status = t.stored_status = GlobalStatus(status)
+    t.decision = Decision(decision) if decision else None
+    t.reason = Reason(reason) if reason else None
+    t.key = key or ""
+    t.traceparent = traceparent
+    t.begin_key = begin_key
+    t.first_begun_at = first_begun_at
+    t.decided_at = decided_at
+    t.settled_at = settled_at
+    t.version = version
+    t.once_parked = bool(once_parked)
+    t.forced = bool(forced)
+    return t
+
+
+def _branch(t: Transaction, row: Row) -> None:
+    (_, id, type, resource, status, lock_keys, arguments, registered_at, reported_at, first_command_at, settled_at, next_try_at,
+     attempts, executor, error_code, error) = row  # fmt: skip
+    keys = tuple(json.loads(lock_keys)) if lock_keys else ()
+    b = Branch(t, id, BranchType(type), sys.intern(resource), keys, bytes(arguments))
+    b.status = BranchStatus(status)
+    if b.status is BranchStatus.REGISTERED and t.decision is Decision.COMMIT:
+        b.status = BranchStatus.DONE
+    b.registered_at = registered_at
+    b.reported_at = reported_at
+    b.first_command_at = first_command_at
+    b.settled_at = settled_at
+    b.next_try_at = next_try_at
+    b.attempts = attempts
+    b.executor = sys.intern(executor)
+    b.error_code = sys.intern(error_code)
+    b.error = error
+    b.stored = True
+    t.branches.append(b)
+    if b.status not in ENDED_BRANCH:
+        t.open += 1
+    if b.status is BranchStatus.REGISTERED:
+        t.unreported += 1

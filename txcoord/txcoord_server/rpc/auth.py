@@ -1,0 +1,78 @@
+"""Who is calling: tokens, their services, resources and roles.
+
+Tokens are kept as SHA-256 hashes in the store; several may be valid for a service at once, so that one can be replaced without an
+outage. Without a token in the store everybody is let in under the name that he gives, as an operator too: that is for one machine,
+and the coordinator does not listen beyond loopback like that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+
+from txcoord_proto.errors import RoleDeniedError, UnauthenticatedError
+from txcoord_server.engine.connection import Principal
+from txcoord_server.domain.tokens import Token
+
+
+def new_token() -> str:
+    """A fresh token: 32 random bytes."""
+    return "txc_" + secrets.token_urlsafe(32)
+
+
+def token_hash(token: str) -> str:
+    """What the store keeps of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class Authenticator:
+    """Turns tokens into principals."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, Token] = {}
+
+    @property
+    def required(self) -> bool:
+        """Whether callers need a token."""
+        return bool(self._tokens)
+
+    def load(self, tokens: Iterable[Token]) -> None:
+        """Replace the known tokens by those of the store."""
+        self._tokens = {token.hash: token for token in tokens}
+
+    def principal(self, token: str, service: str) -> Principal:
+        """The principal behind a token.
+
+        Args:
+            token: As sent; empty: none.
+            service: The service that the caller says it is; with a token it must agree, or be empty.
+
+        Raises:
+            UnauthenticatedError: A token is required and this is none, or it belongs to another service.
+        """
+        if not self._tokens:
+            return Principal(service or "anonymous", service or "anonymous", operator=True)
+        hashed = token_hash(token)
+        known = next((t for h, t in self._tokens.items() if hmac.compare_digest(h, hashed)), None)
+        if known is None:
+            raise UnauthenticatedError(
+                "this coordinator requires a token that it knows: make one with `txcoord token add`, and give it to the client "
+                "as token= or TXCOORD_TOKEN"
+            )
+        if service and service != known.service:
+            raise UnauthenticatedError(f"the token {known.name!r} belongs to service {known.service}, not to {service}")
+        return Principal(known.service, known.name, known.resources, known.role == "operator")
+
+
+def require_operator(principal: Principal) -> None:
+    """Refuse everybody but operators.
+
+    Raises:
+        RoleDeniedError: The principal lacks the role.
+    """
+    if not principal.operator:
+        raise RoleDeniedError(
+            f"{principal.name} may look but not act: use a token made with `txcoord token add --role operator`"
+        )

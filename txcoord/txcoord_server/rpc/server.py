@@ -1,0 +1,164 @@
+"""Builds the gRPC server: our services, health and reflection, limits, TLS.
+
+Requests are parsed here and not by gRPC, whose answer to malformed bytes would be INTERNAL with a traceback: they are the caller's
+mistake and are answered INVALID_ARGUMENT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from txcoord_proto.errors import InvalidArgumentError, TxcoordError
+from txcoord_proto.headers import AUTHORIZATION, SERVICE
+from txcoord_proto.v1 import coordinator_pb2 as pb
+from txcoord_server.engine.connection import Principal
+from txcoord_server.engine.engine import Engine
+from txcoord_server.engine.node import Node
+from txcoord_server.rpc.auth import Authenticator
+from txcoord_server.rpc.service import SERVICE_NAME, CoordinatorService
+from txcoord_server.rpc.session import MAX_MESSAGE_BYTES
+from txcoord_server.rpc.status import abort
+
+M = TypeVar("M", bound=Message)
+Context = grpc.aio.ServicerContext[Any, Any]
+Method = Callable[[Any, Engine, Principal], Awaitable[Message]]
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", 4 * MAX_MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Malformed:
+    """Bytes that are no message."""
+
+
+def _parser(kind: type[M]) -> Callable[[bytes], M | Malformed]:
+    parse = kind.FromString
+
+    def deserialize(data: bytes) -> M | Malformed:
+        try:
+            return parse(data)
+        except DecodeError:
+            return Malformed()
+
+    return deserialize
+
+
+def _checked(message: M | Malformed) -> M:
+    if isinstance(message, Malformed):
+        raise InvalidArgumentError("the request is not a valid message: generate the client from txcoord.v1's .proto files")
+    return message
+
+
+async def _stream(batches: AsyncIterator[pb.ClientBatch | Malformed]) -> AsyncIterator[pb.ClientBatch]:
+    async for batch in batches:
+        yield _checked(batch)
+
+
+class Caller:
+    """Finds out who makes a unary call, and refuses it where this node does not lead."""
+
+    def __init__(self, node: Node, authenticator: Authenticator) -> None:
+        self._node = node
+        self._authenticator = authenticator
+
+    def unary(self, kind: type[Message], method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler around `method`."""
+
+        async def handle(request: Any, context: Context) -> Message:
+            try:
+                message = _checked(request)
+                metadata = {str(k): v for k, v in context.invocation_metadata() or ()}
+                token = str(metadata.get(AUTHORIZATION, "")).removeprefix("Bearer ")
+                principal = self._authenticator.principal(token, str(metadata.get(SERVICE, "")))
+                return await method(message, self._node.require_engine(), principal)
+            except TxcoordError as error:
+                await abort(context, error)
+
+        return grpc.unary_unary_rpc_method_handler(
+            handle, request_deserializer=_parser(kind), response_serializer=lambda reply: reply.SerializeToString()
+        )
+
+
+def _coordinator(node: Node, authenticator: Authenticator, batch_cap: int) -> grpc.GenericRpcHandler:
+    service = CoordinatorService(node, authenticator, batch_cap)
+    caller = Caller(node, authenticator)
+
+    async def session(batches: Any, context: Context) -> None:
+        await service.session(_stream(batches), context)
+
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Session": grpc.stream_stream_rpc_method_handler(
+            session,
+            request_deserializer=_parser(pb.ClientBatch),
+            response_serializer=pb.ServerBatch.SerializeToString,
+        ),
+        "Begin": caller.unary(pb.BeginRequest, service.begin),
+        "Register": caller.unary(pb.RegisterRequest, service.register),
+        "Report": caller.unary(pb.ReportRequest, service.report),
+        "Commit": caller.unary(pb.CommitRequest, service.commit),
+        "Rollback": caller.unary(pb.RollbackRequest, service.rollback),
+        "SetRollbackOnly": caller.unary(pb.RollbackOnlyRequest, service.set_rollback_only),
+        "Status": caller.unary(pb.StatusRequest, service.status),
+        "QueryLocks": caller.unary(pb.LockQuery, service.query_locks),
+        "Settled": caller.unary(pb.SettledQuery, service.settled),
+        "AllocateBranchIds": caller.unary(pb.AllocateBranchIdsRequest, service.allocate_branch_ids),
+    }
+    return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
+
+
+class Server:
+    """The coordinator's gRPC server.
+
+    Args:
+        node: Whose engine answers.
+        authenticator: Says who is calling.
+        batch_cap: Messages in one batch on the stream; 0: any number.
+    """
+
+    def __init__(self, node: Node, authenticator: Authenticator, batch_cap: int) -> None:
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._server.add_generic_rpc_handlers((_coordinator(node, authenticator, batch_cap),))
+        self.health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        reflection.enable_server_reflection(
+            (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Bind; returns the port.
+
+        Args:
+            address: `host:port`, port 0 for any.
+            credentials: TLS; None: in the clear.
+        """
+        if credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, credentials)
+
+    async def start(self) -> None:
+        """Take calls."""
+        await self._server.start()
+
+    async def serving(self, yes: bool) -> None:
+        """Tell health checkers."""
+        status = health_pb2.HealthCheckResponse.SERVING if yes else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", SERVICE_NAME):
+            await self.health.set(service, status)
+
+    async def stop(self, grace: float) -> None:
+        """End: no new calls at once, running ones get `grace` seconds."""
+        await self._server.stop(grace)

@@ -1,0 +1,294 @@
+"""One client's stream: batches in, batches out, with no gRPC in it, so that the simulation runs the same code.
+
+The first message of the first batch is the hello: version, service, token, resources served. After it, requests are steps of the
+engine; answers come back through the connection's queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from txcoord_proto.errors import (
+    InvalidArgumentError,
+    NotLeaderError,
+    ProtocolError,
+    ResourceDeniedError,
+    TxcoordError,
+)
+from txcoord_proto.status import CommandResult, PhaseOne
+from txcoord_proto.v1 import coordinator_pb2 as pb
+from txcoord_server.domain.answers import OK, Begun, Refused
+from txcoord_server.domain.limits import MAX_RESOURCE, check_resource, check_text
+from txcoord_server.engine.connection import Connection, Principal
+from txcoord_server.engine.engine import Engine
+from txcoord_server.engine.node import Node
+from txcoord_server.rpc import convert
+from txcoord_server.rpc.auth import Authenticator
+
+log = logging.getLogger(__name__)
+
+PROTOCOL = 1
+MAX_MESSAGE_BYTES = 4 << 20
+FENCE_RETENTION = 7 * 24 * 3600 * 1000
+MAX_IDS = 1 << 20
+MAX_SETTLED = 10_000
+
+
+class Session:
+    """One stream.
+
+    Args:
+        node: Whose engine serves it.
+        authenticator: Says who is calling.
+        batch_cap: Messages in one batch to the client; 0: any number.
+        spawn: Runs a coroutine beside the stream, for the rare questions that read the store.
+    """
+
+    def __init__(
+        self, node: Node, authenticator: Authenticator, batch_cap: int, spawn: Callable[[Any], object]
+    ) -> None:
+        self._node = node
+        self._authenticator = authenticator
+        self._cap = batch_cap
+        self._spawn = spawn
+        self.connection: Connection | None = None
+        self._engine: Engine | None = None
+        self._handlers: dict[str, Callable[[int, Any], None]] = {
+            "begin": self._begin,
+            "register": self._register,
+            "report": self._report,
+            "commit": self._commit,
+            "rollback": self._rollback,
+            "rollback_only": self._rollback_only,
+            "status": self._status,
+            "lock_query": self._lock_query,
+            "settled": self._settled,
+            "allocate": self._allocate,
+            "serve": self._serve,
+            "answer": self._answer,
+        }
+
+    # ------------------------------------------------------------ the stream
+
+    def open(self, first: pb.ClientBatch) -> Connection:
+        """Take the first batch, which begins with the hello.
+
+        Raises:
+            TxcoordError: The client is refused; nothing was changed.
+        """
+        if not first.requests or first.requests[0].WhichOneof("body") != "hello":
+            raise ProtocolError("the first message of a session must be its hello: use a client of txcoord")
+        request_id, hello = first.requests[0].id, first.requests[0].hello
+        if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
+            raise ProtocolError(
+                f"the client speaks protocol {hello.protocol_min} to {hello.protocol_max}, this coordinator {PROTOCOL}: "
+                "upgrade the older of the two"
+            )
+        check_text("service", hello.service, 128)
+        principal = self._authenticator.principal(hello.token, hello.service)
+        engine = self._node.require_engine()
+        if hello.epoch_seen > engine.lease.epoch:
+            raise NotLeaderError(
+                f"the client has heard of epoch {hello.epoch_seen}, this coordinator leads in {engine.lease.epoch}: it is "
+                "being replaced",
+                {"epoch": str(hello.epoch_seen)},
+            )
+        self._check_witness(engine, hello)
+        resources = self._checked(principal, hello.resources)
+        self._engine = engine
+        self.connection = connection = Connection(principal, hello.instance[:128])
+        engine.attach(connection)
+        first_id, count = engine.grant_branch_ids()
+        welcome = pb.Welcome(
+            protocol=PROTOCOL,
+            group=engine.config.group,
+            epoch=engine.lease.epoch,
+            branch_ids=pb.BranchIdBlock(first=first_id, count=count),
+            max_batch=self._cap,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            fence_retention_ms=FENCE_RETENTION,
+        )
+        connection.reply(request_id, welcome)
+        engine.dispatcher.serve(connection, resources)
+        del first.requests[0]
+        self.receive(first)
+        return connection
+
+    def receive(self, batch: pb.ClientBatch) -> None:
+        """Take a batch of requests."""
+        engine, connection = self._engine, self.connection
+        assert engine is not None and connection is not None
+        transactions, now = engine.transactions, engine.now()
+        ticket = (connection, 0)
+        if batch.reported_xids:
+            for xid, branch_id in zip(batch.reported_xids, batch.reported_branches):
+                transactions.report(ticket, xid, branch_id, PhaseOne.DONE, "", now)
+        if batch.done_xids:
+            for xid, branch_id in zip(batch.done_xids, batch.done_branches):
+                engine.done(connection, xid, branch_id)
+        for request in batch.requests:
+            handler = self._handlers.get(request.WhichOneof("body") or "")
+            try:
+                if handler is None or not request.id:
+                    raise ProtocolError("a request without an id, or of a kind that this coordinator does not know")
+                handler(request.id, getattr(request, request.WhichOneof("body")))  # type: ignore[arg-type]
+            except TxcoordError as error:
+                engine.ledger.refuse((connection, request.id), error)
+        engine.flush()
+
+    async def next_batch(self) -> pb.ServerBatch | None:
+        """What goes to the client next; None: the stream ends."""
+        assert self.connection is not None and self._engine is not None
+        outgoing = await self.connection.take(self._cap)
+        if outgoing is None:
+            return None
+        return convert.batch(self._engine.lease.epoch, self._engine.commit_seq, outgoing)
+
+    def close(self) -> None:
+        """The stream has ended."""
+        if self.connection is not None and self._engine is not None:
+            self._engine.detach(self.connection)
+
+    # ------------------------------------------------------------ requests
+
+    def _begin(self, request_id: int, m: pb.BeginRequest) -> None:
+        engine, connection = self._open
+        transaction = engine.transactions.begin(connection.principal.service, convert.new_transaction(m), engine.now())
+        connection.answer(request_id, Begun(transaction.xid))  # from memory: an XID without a row protects nothing
+
+    def _register(self, request_id: int, m: pb.RegisterRequest) -> None:
+        engine, connection = self._open
+        new = convert.new_branch(m)
+        new.resource = sys.intern(new.resource)
+        if not connection.may(new.resource):
+            raise denied(connection.principal, new.resource)
+        if m.xid or not m.HasField("begin"):
+            engine.transactions.register((connection, request_id), m.xid, new, engine.now())
+            return
+        begin = convert.new_transaction(m.begin)
+        begin.begin_key = new.id
+        engine.transactions.begin_and_register(
+            (connection, request_id), connection.principal.service, begin, new, engine.now()
+        )
+
+    def _report(self, request_id: int, m: pb.ReportRequest) -> None:
+        engine, connection = self._open
+        result = convert.PHASES.get(m.result)
+        if result is None:
+            raise InvalidArgumentError(f"phase one result {m.result} is not known here", {"field": "result"})
+        ticket = (connection, request_id)
+        engine.transactions.report(ticket, m.xid, m.branch_id, result, m.error, engine.now())
+
+    def _commit(self, request_id: int, m: pb.CommitRequest) -> None:
+        engine, connection = self._open
+        wait = convert.WAITS[m.wait] if m.wait in convert.WAITS else convert.WAITS[0]
+        engine.transactions.commit((connection, request_id), connection.principal.service, m.xid, wait, engine.now())
+
+    def _rollback(self, request_id: int, m: pb.RollbackRequest) -> None:
+        engine, connection = self._open
+        wait = convert.WAITS[m.wait] if m.wait in convert.WAITS else convert.WAITS[0]
+        engine.transactions.rollback((connection, request_id), connection.principal.service, m.xid, wait, engine.now())
+
+    def _rollback_only(self, request_id: int, m: pb.RollbackOnlyRequest) -> None:
+        engine, connection = self._open
+        engine.transactions.rollback_only((connection, request_id), m.xid, engine.now())
+
+    def _status(self, request_id: int, m: pb.StatusRequest) -> None:
+        self._spawn(self._tell_status(request_id, m.xid, m.key))
+
+    async def _tell_status(self, request_id: int, xid: str, key: str) -> None:
+        engine, connection = self._open
+        try:
+            connection.reply(request_id, await engine.status(xid, key))
+        except TxcoordError as error:
+            connection.answer(request_id, Refused(error))
+
+    def _lock_query(self, request_id: int, m: pb.LockQuery) -> None:
+        engine, connection = self._open
+        engine.transactions.query_locks((connection, request_id), m.resource, tuple(m.lock_keys), m.xid)
+
+    def _settled(self, request_id: int, m: pb.SettledQuery) -> None:
+        engine, connection = self._open
+        engine.transactions.settled((connection, request_id), checked_xids(m))
+
+    def _allocate(self, request_id: int, m: pb.AllocateBranchIdsRequest) -> None:
+        engine, connection = self._open
+        first, count = engine.grant_branch_ids(checked_count(m.count))
+        connection.reply(request_id, pb.BranchIdBlock(first=first, count=count))
+
+    def _serve(self, request_id: int, m: pb.ServeRequest) -> None:
+        engine, connection = self._open
+        resources = self._checked(connection.principal, m.resources)
+        connection.answer(request_id, OK)
+        engine.dispatcher.serve(connection, resources)
+
+    def _answer(self, request_id: int, m: pb.AnswerRequest) -> None:
+        engine, connection = self._open
+        result = convert.RESULTS.get(m.result)
+        if result is None:
+            raise InvalidArgumentError(f"command result {m.result} is not known here", {"field": "result"})
+        if result is CommandResult.DONE:
+            engine.done(connection, m.xid, m.branch_id)
+        else:
+            engine.failed(connection, m.xid, m.branch_id, result, m.code[:64], m.error)
+        connection.answer(request_id, OK)
+
+    # ------------------------------------------------------------ inside
+
+    @property
+    def _open(self) -> tuple[Engine, Connection]:
+        assert self._engine is not None and self.connection is not None
+        return self._engine, self.connection
+
+    @staticmethod
+    def _checked(principal: Principal, names: Any) -> list[str]:
+        for name in names:
+            check_resource(name)
+            if not principal.covers(name):
+                raise denied(principal, name)
+        return [sys.intern(name) for name in names]
+
+    @staticmethod
+    def _check_witness(engine: Engine, hello: pb.Hello) -> None:
+        """A client that saw a higher commit number of this very epoch is witness that the store lost commits."""
+        if hello.epoch_seen == engine.lease.epoch and hello.commit_seq_seen > engine.commit_seq:
+            log.critical(
+                "a client has seen group commit %d of epoch %d, the store is at %d: it has lost acknowledged commits",
+                hello.commit_seq_seen, hello.epoch_seen, engine.commit_seq,
+            )  # fmt: skip
+
+
+def denied(principal: Principal, resource: str) -> ResourceDeniedError:
+    """The error for a resource that the principal's token does not cover."""
+    return ResourceDeniedError(
+        f"the token {principal.name!r} does not cover resource {resource[:MAX_RESOURCE]!r}: give it a pattern that does, with "
+        "`txcoord token add --resource`",
+        {"resource": resource[:MAX_RESOURCE]},
+    )
+
+
+def checked_xids(m: pb.SettledQuery) -> tuple[str, ...]:
+    """The XIDs of a settled query.
+
+    Raises:
+        InvalidArgumentError: There are too many.
+    """
+    if len(m.xids) > MAX_SETTLED:
+        raise InvalidArgumentError(
+            f"{len(m.xids)} XIDs in one question, at most {MAX_SETTLED} are allowed", {"field": "xids"}
+        )
+    return tuple(m.xids)
+
+
+def checked_count(count: int) -> int:
+    """A number of branch ids that may be asked for at once.
+
+    Raises:
+        InvalidArgumentError: It is not.
+    """
+    if not 0 < count <= MAX_IDS:
+        raise InvalidArgumentError(f"{count} branch ids: 1 to {MAX_IDS} can be asked for at once", {"field": "count"})
+    return count

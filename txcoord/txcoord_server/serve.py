@@ -1,0 +1,87 @@
+"""`txcoord serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from pathlib import Path
+
+import click
+
+from txcoord_proto.errors import TxcoordError
+from txcoord_server.app import App
+from txcoord_server.config import ServerConfig
+from txcoord_server.domain.limits import Limits
+from txcoord_server.engine.engine import EngineConfig
+from txcoord_server.logs import configure_logging
+
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("serve", context_settings={"auto_envvar_prefix": "TXCOORD", "show_default": True})
+@click.option("--store", default="sqlite:///txcoord.db", help="SQLAlchemy URL: SQLite, PostgreSQL, MariaDB or MySQL.")
+@click.option("--listen", default="127.0.0.1:8190", help="HOST:PORT for clients; port 0 takes any free one.")
+@click.option("--port", type=int, help="Only the port; overrides that of --listen.")
+@click.option("--advertise", default="", help="HOST:PORT under which clients reach this node, where it differs.")
+@click.option("--group", default="default", help="Name of the group of coordinators.")
+@click.option("--node", default=socket.gethostname, show_default="host name", help="Name of this node, for people.")
+@click.option("--metrics", default="", help="HOST:PORT of the Prometheus endpoint.")
+@click.option("--lease-ttl", default=3.0, help="Seconds of silence after which a standby takes over.")
+@click.option("--tls-cert", type=_PEM, help="Certificate chain, PEM.")
+@click.option("--tls-key", type=_PEM, help="Its private key, PEM.")
+@click.option("--tls-client-ca", type=_PEM, help="CA of client certificates; makes them mandatory.")
+@click.option("--max-transactions", default=Limits.transactions, help="Unfinished transactions in all.")
+@click.option(
+    "--max-transactions-per-client", default=Limits.transactions_per_service, help="Unfinished transactions of a service."
+)
+@click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS and tokens.")
+@click.option("--unsafe-store", is_flag=True, help="Accept a store whose settings can lose acknowledged commits.")
+@click.option("--log-format", type=click.Choice(["human", "json"]), default="human", help="Form of log lines.")
+@click.option("--log-level", default="info", help="debug, info, warning or error.")
+def serve_command(
+    store: str,
+    listen: str,
+    port: int | None,
+    advertise: str,
+    group: str,
+    node: str,
+    metrics: str,
+    lease_ttl: float,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    max_transactions: int,
+    max_transactions_per_client: int,
+    insecure: bool,
+    unsafe_store: bool,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Run the coordinator.
+
+    A second one on the same store is a hot standby. SIGTERM drains and ends it.
+    """
+    configure_logging(log_format, log_level)
+    host, _, number = listen.rpartition(":")
+    limits = Limits(transactions=max_transactions, transactions_per_service=max_transactions_per_client)
+    try:
+        config = ServerConfig(
+            store=store,
+            host=host.strip("[]") or "127.0.0.1",
+            port=port if port is not None else int(number),
+            advertise=advertise,
+            node=node,
+            metrics=metrics,
+            tls_certificate=tls_cert,
+            tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
+            insecure=insecure,
+            unsafe_store=unsafe_store,
+            engine=EngineConfig(group=group, limits=limits, lease_ttl=int(lease_ttl * 1000)),
+        )
+        asyncio.run(App(config).run())
+    except TxcoordError as error:
+        logging.getLogger(__name__).error("%s", error)
+        sys.exit(1)
