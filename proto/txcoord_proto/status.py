@@ -138,4 +138,3 @@ class Wait(StrEnum):
     """The decision is durable."""
     SETTLED = "SETTLED"
     """The second phases are done as well, as far as they end within the limit."""
-

@@ -8,15 +8,15 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-
 from txcoord_proto.errors import ConfigurationError, TxcoordError
+
 from txcoord_server.config import ServerConfig
 from txcoord_server.engine.node import Node
 from txcoord_server.engine.ports import SystemClock, SystemRng
+from txcoord_server.engine.storage import Store
 from txcoord_server.rpc.auth import Authenticator
 from txcoord_server.rpc.server import Server
 from txcoord_server.store.open import open_store
-from txcoord_server.store.port import Store
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,12 @@ class App:
         config = self.config
         server_address = f"{config.host}:{config.port}"
         store = open_store(
-            config.store, config.engine.group, config.node, config.advertise or server_address, self._writer, self._reader
+            config.store,
+            config.engine.group,
+            config.node,
+            config.advertise or server_address,
+            self._writer,
+            self._reader,
         )
         node = Node(config.engine, store, config.node, SystemClock(), SystemRng())
         server = Server(node, self._authenticator, store.batch_cap)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.xid import GROUP_PATTERN
+
 from txcoord_server.engine.engine import EngineConfig
 
 

@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 import click
-
 from txcoord_proto.errors import TxcoordError
+
 from txcoord_server.app import App
 from txcoord_server.config import ServerConfig
 from txcoord_server.domain.limits import Limits
 from txcoord_server.engine.engine import EngineConfig
 from txcoord_server.logs import configure_logging
 
+_LIMITS = Limits()
 _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -32,9 +33,11 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--tls-cert", type=_PEM, help="Certificate chain, PEM.")
 @click.option("--tls-key", type=_PEM, help="Its private key, PEM.")
 @click.option("--tls-client-ca", type=_PEM, help="CA of client certificates; makes them mandatory.")
-@click.option("--max-transactions", default=Limits.transactions, help="Unfinished transactions in all.")
+@click.option("--max-transactions", default=_LIMITS.transactions, help="Unfinished transactions in all.")
 @click.option(
-    "--max-transactions-per-client", default=Limits.transactions_per_service, help="Unfinished transactions of a service."
+    "--max-transactions-per-client",
+    default=_LIMITS.transactions_per_service,
+    help="Unfinished transactions of a service.",
 )
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS and tokens.")
 @click.option("--unsafe-store", is_flag=True, help="Accept a store whose settings can lose acknowledged commits.")

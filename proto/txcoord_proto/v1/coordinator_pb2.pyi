@@ -2,8 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -145,7 +144,7 @@ class RegisterRequest(_message.Message):
     lock_wait_ms: int
     holds_row_locks: bool
     done: bool
-    def __init__(self, xid: _Optional[str] = ..., branch_id: _Optional[int] = ..., type: _Optional[_Union[BranchType, str]] = ..., resource: _Optional[str] = ..., lock_keys: _Optional[_Iterable[str]] = ..., arguments: _Optional[bytes] = ..., begin: _Optional[_Union[BeginRequest, _Mapping]] = ..., lock_wait_ms: _Optional[int] = ..., holds_row_locks: _Optional[bool] = ..., done: _Optional[bool] = ...) -> None: ...
+    def __init__(self, xid: _Optional[str] = ..., branch_id: _Optional[int] = ..., type: _Optional[_Union[BranchType, str]] = ..., resource: _Optional[str] = ..., lock_keys: _Optional[_Iterable[str]] = ..., arguments: _Optional[bytes] = ..., begin: _Optional[_Union[BeginRequest, _Mapping]] = ..., lock_wait_ms: _Optional[int] = ..., holds_row_locks: bool = ..., done: bool = ...) -> None: ...
 
 class ReportRequest(_message.Message):
     __slots__ = ("xid", "branch_id", "result", "error")
@@ -298,7 +297,7 @@ class Error(_message.Message):
     message: str
     retryable: bool
     details: _containers.ScalarMap[str, str]
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ..., details: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ..., details: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class BranchIdBlock(_message.Message):
     __slots__ = ("first", "count")
@@ -356,7 +355,7 @@ class DecisionReply(_message.Message):
     reason: str
     settled: bool
     explanation: str
-    def __init__(self, xid: _Optional[str] = ..., status: _Optional[_Union[GlobalStatus, str]] = ..., reason: _Optional[str] = ..., settled: _Optional[bool] = ..., explanation: _Optional[str] = ...) -> None: ...
+    def __init__(self, xid: _Optional[str] = ..., status: _Optional[_Union[GlobalStatus, str]] = ..., reason: _Optional[str] = ..., settled: bool = ..., explanation: _Optional[str] = ...) -> None: ...
 
 class Branch(_message.Message):
     __slots__ = ("id", "type", "resource", "status", "lock_keys", "attempts", "executor", "error_code", "error", "registered_at", "reported_at", "first_command_at", "settled_at", "next_try_at")
@@ -450,7 +449,7 @@ class LockReply(_message.Message):
     HOLDER_FIELD_NUMBER: _ClassVar[int]
     free: bool
     holder: str
-    def __init__(self, free: _Optional[bool] = ..., holder: _Optional[str] = ...) -> None: ...
+    def __init__(self, free: bool = ..., holder: _Optional[str] = ...) -> None: ...
 
 class SettledReply(_message.Message):
     __slots__ = ("settlements",)
@@ -502,7 +501,7 @@ class Command(_message.Message):
     commit: bool
     branch_ids: _containers.RepeatedScalarFieldContainer[int]
     arguments: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, xid: _Optional[str] = ..., resource: _Optional[str] = ..., commit: _Optional[bool] = ..., branch_ids: _Optional[_Iterable[int]] = ..., arguments: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    def __init__(self, xid: _Optional[str] = ..., resource: _Optional[str] = ..., commit: bool = ..., branch_ids: _Optional[_Iterable[int]] = ..., arguments: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ServerBatch(_message.Message):
     __slots__ = ("epoch", "commit_seq", "events", "ok", "settled", "begun", "begun_xids", "reported", "commands")

@@ -2,8 +2,7 @@ from txcoord_proto.v1 import coordinator_pb2 as _coordinator_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -27,7 +26,7 @@ class ListReply(_message.Message):
     MORE_FIELD_NUMBER: _ClassVar[int]
     transactions: _containers.RepeatedCompositeFieldContainer[_coordinator_pb2.Transaction]
     more: bool
-    def __init__(self, transactions: _Optional[_Iterable[_Union[_coordinator_pb2.Transaction, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
+    def __init__(self, transactions: _Optional[_Iterable[_Union[_coordinator_pb2.Transaction, _Mapping]]] = ..., more: bool = ...) -> None: ...
 
 class RetryRequest(_message.Message):
     __slots__ = ("xid", "version", "reason")
@@ -49,7 +48,7 @@ class ForceRequest(_message.Message):
     commit: bool
     version: int
     reason: str
-    def __init__(self, xid: _Optional[str] = ..., commit: _Optional[bool] = ..., version: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, xid: _Optional[str] = ..., commit: bool = ..., version: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class LocksRequest(_message.Message):
     __slots__ = ("resource", "xid", "limit")
@@ -79,7 +78,7 @@ class LocksReply(_message.Message):
     MORE_FIELD_NUMBER: _ClassVar[int]
     locks: _containers.RepeatedCompositeFieldContainer[HeldLock]
     more: bool
-    def __init__(self, locks: _Optional[_Iterable[_Union[HeldLock, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
+    def __init__(self, locks: _Optional[_Iterable[_Union[HeldLock, _Mapping]]] = ..., more: bool = ...) -> None: ...
 
 class OverviewRequest(_message.Message):
     __slots__ = ()
@@ -95,7 +94,7 @@ class ServedResource(_message.Message):
     sessions: int
     waiting: int
     unavailable: bool
-    def __init__(self, resource: _Optional[str] = ..., sessions: _Optional[int] = ..., waiting: _Optional[int] = ..., unavailable: _Optional[bool] = ...) -> None: ...
+    def __init__(self, resource: _Optional[str] = ..., sessions: _Optional[int] = ..., waiting: _Optional[int] = ..., unavailable: bool = ...) -> None: ...
 
 class OverviewReply(_message.Message):
     __slots__ = ("version", "group", "epoch", "commit_seq", "node", "store", "transactions", "resources", "locks", "sessions", "now", "oldest_begun_at", "health")

@@ -19,6 +19,7 @@ from txcoord_proto.errors import (
 )
 from txcoord_proto.status import GlobalStatus, Settlement
 from txcoord_proto.xid import Xid
+
 from txcoord_server.domain.answers import SETTLED, Answer, Decided, Refused, Settlements
 from txcoord_server.domain.effects import AbsentQuestion, StoredOutcome
 from txcoord_server.domain.transitions import FINAL
@@ -66,10 +67,7 @@ def answer_absent(question: AbsentQuestion, found: Mapping[str, StoredOutcome], 
     """
     if question.kind == "settled":
         return Settlements(
-            tuple(
-                known or _settlement(xid, found, history)
-                for xid, known in zip(question.xids, question.known, strict=True)
-            )
+            tuple(known or _settlement(xid, found, history) for xid, known in zip(question.xids, question.known, strict=True))
         )
     (xid,) = question.xids
     outcome = found.get(xid)
@@ -87,7 +85,9 @@ def answer_absent(question: AbsentQuestion, found: Mapping[str, StoredOutcome], 
             )
         )
     if question.kind == "rollback" and outcome.status == GlobalStatus.COMMITTED:
-        return Refused(AlreadyCommittedError(f"{xid} is COMMITTED, and a decision never changes: undo its effects with a new transaction"))
+        return Refused(
+            AlreadyCommittedError(f"{xid} is COMMITTED, and a decision never changes: undo its effects with a new transaction")
+        )
     wanted = GlobalStatus.COMMITTED if question.kind == "commit" else GlobalStatus.ROLLED_BACK
     if outcome.status == wanted:
         return SETTLED

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from txcoord_proto.status import Settlement
+
 from txcoord_server.domain.answers import Answer, Ticket
 from txcoord_server.domain.session import Branch, Transaction
 

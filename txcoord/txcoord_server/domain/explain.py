@@ -1,7 +1,7 @@
 """Why a transaction is where it is, and what happens next: two pure functions beside the transition table.
 
-Each says it in one sentence for a person and with a stable code for a program. They read the transaction and nothing else, so that
-the command line, the console and an error message tell the same story.
+Each says it in one sentence for a person and with a stable code for a program. They read the transaction and nothing else, so
+that the command line, the console and an error message tell the same story.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from txcoord_proto.status import BranchStatus, Decision, GlobalStatus, Reason
+
 from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.transitions import ENDED_BRANCH
 
@@ -79,7 +80,8 @@ def explain(transaction: Transaction) -> Explanation:
     unsent = [b for b in waiting if not b.first_command_at]
     if unsent:
         return Explanation(
-            "WAITS_FOR_PARTICIPANT", f"{decided}; {unsent[0].resource} has not been told yet: no connected process serves it, or it is busy."
+            "WAITS_FOR_PARTICIPANT",
+            f"{decided}; {unsent[0].resource} has not been told yet: no connected process serves it, or it is busy.",
         )
     return Explanation("SECOND_PHASE_RUNNING", f"{decided}; {waiting[0].resource} has been told and has not answered.")
 
@@ -93,9 +95,13 @@ def _explain_active(transaction: Transaction) -> Explanation:
         )
     if unreported:
         return Explanation(
-            "PHASE_ONE_RUNNING", f"Not decided; phase one of {len(unreported)} of {len(transaction.branches)} branches is under way."
+            "PHASE_ONE_RUNNING",
+            f"Not decided; phase one of {len(unreported)} of {len(transaction.branches)} branches is under way.",
         )
-    return Explanation("UNDECIDED", f"Its initiator, {transaction.service}, has not decided it; {len(transaction.branches)} branches are done.")
+    return Explanation(
+        "UNDECIDED",
+        f"Its initiator, {transaction.service}, has not decided it; {len(transaction.branches)} branches are done.",
+    )
 
 
 def next_events(transaction: Transaction) -> list[NextEvent]:
@@ -105,7 +111,9 @@ def next_events(transaction: Transaction) -> list[NextEvent]:
     if transaction.decision is None:
         events = []
         if transaction.commit_wait:
-            events.append(NextEvent(transaction.commit_wait, "ROLLBACK_UNFINISHED", "It is rolled back unless all branches report."))
+            events.append(
+                NextEvent(transaction.commit_wait, "ROLLBACK_UNFINISHED", "It is rolled back unless all branches report.")
+            )
         if transaction.deadline_at:
             events.append(NextEvent(transaction.deadline_at, "ROLLBACK_TIMEOUT", "It is rolled back unless it is decided."))
         return sorted(events, key=lambda e: e.at)
@@ -117,7 +125,9 @@ def _next_of(branch: Branch) -> NextEvent:
         return NextEvent(0, "OPERATOR", f"An operator retries or forces branch {branch.id} on {branch.resource}.")
     if branch.next_try_at:
         return NextEvent(
-            branch.next_try_at, "RETRY", f"Branch {branch.id} on {branch.resource} is tried again (attempt {branch.attempts + 1})."
+            branch.next_try_at,
+            "RETRY",
+            f"Branch {branch.id} on {branch.resource} is tried again (attempt {branch.attempts + 1}).",
         )
     if branch.first_command_at:
         return NextEvent(0, "ANSWER", f"{branch.resource} answers for branch {branch.id}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from txcoord_proto.errors import TxcoordError
+
 from txcoord_server.domain.answers import Answer, Refused, Ticket
 from txcoord_server.domain.effects import AbsentQuestion, Effects
 from txcoord_server.domain.locks import LockTable

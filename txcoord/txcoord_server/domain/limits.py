@@ -15,7 +15,7 @@ MAX_TRACEPARENT = 64
 MAX_ERROR = 500
 MAX_BRANCH_ID = (1 << 63) - 1
 
-_RESOURCE = re.compile(r"[A-Za-z0-9_.:@/-]{1,%d}" % MAX_RESOURCE)
+_RESOURCE = re.compile(rf"[A-Za-z0-9_.:@/-]{{1,{MAX_RESOURCE}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,5 +65,6 @@ def check_resource(resource: str) -> None:
     """Refuse a resource name that is not `service:action@database-id` or `db@database-id` in shape."""
     if _RESOURCE.fullmatch(resource) is None:
         raise InvalidArgumentError(
-            f"resource {resource[:80]!r}: 1 to {MAX_RESOURCE} letters, digits and _.:@/- are allowed", {"field": "resource"}
+            f"resource {resource[:80]!r}: 1 to {MAX_RESOURCE} letters, digits and _.:@/- are allowed",
+            {"field": "resource"},
         )

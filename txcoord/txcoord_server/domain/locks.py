@@ -1,10 +1,10 @@
 """Global locks: who holds which row of which resource, who waits for it, and whose wait would never end.
 
 A key belongs to one global transaction at a time. Waiters of a key queue first in, first out, and are granted by push when the
-holder leaves. Before somebody is queued, the wait-for graph over transactions is searched: where the new wait closes a circle, the
-member that began last (its first attempt counts) is the victim, so that the oldest always gets through (wound-wait's order, see
-Rosenkrantz, Stearns and Lewis 1978). A waiter who holds row locks in its database that it cannot give back fails at once against a
-holder that is rolling back, since that rollback needs those very rows.
+holder leaves. Before somebody is queued, the wait-for graph over transactions is searched: where the new wait closes a circle,
+the member that began last (its first attempt counts) is the victim, so that the oldest always gets through (wound-wait's order,
+see Rosenkrantz, Stearns and Lewis 1978). A waiter who holds row locks in its database that it cannot give back fails at once
+against a holder that is rolling back, since that rollback needs those very rows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from txcoord_proto.status import Decision
+
 from txcoord_server.domain.session import Transaction
 
 
@@ -56,7 +57,12 @@ class LockRequest:
     __slots__ = ("holds_row_locks", "keys", "resource", "transaction", "until", "waits_for")
 
     def __init__(
-        self, transaction: Transaction, resource: str, keys: tuple[str, ...], until: int = 0, holds_row_locks: bool = False
+        self,
+        transaction: Transaction,
+        resource: str,
+        keys: tuple[str, ...],
+        until: int = 0,
+        holds_row_locks: bool = False,
     ) -> None:
         self.transaction = transaction
         self.resource = resource

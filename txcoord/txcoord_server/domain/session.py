@@ -7,6 +7,7 @@ Mutable, slotted and without behaviour: there are hundreds of thousands of them,
 from __future__ import annotations
 
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, Reason, Wait
+
 from txcoord_server.domain.answers import Ticket
 
 
@@ -45,7 +46,13 @@ class Branch:
     )
 
     def __init__(
-        self, transaction: Transaction, id: int, type: BranchType, resource: str, lock_keys: tuple[str, ...], arguments: bytes
+        self,
+        transaction: Transaction,
+        id: int,
+        type: BranchType,
+        resource: str,
+        lock_keys: tuple[str, ...],
+        arguments: bytes,
     ) -> None:
         self.transaction = transaction
         self.id = id

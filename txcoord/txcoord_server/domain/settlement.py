@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from txcoord_proto.errors import AlreadyCommittedError, CannotForceError
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, Wait
+
 from txcoord_server.domain.answers import OK, SETTLED, Answer, Decided, Refused
 from txcoord_server.domain.explain import explain
 from txcoord_server.domain.ledger import Ledger
@@ -103,15 +104,15 @@ class Settler:
 
     @staticmethod
     def needs_locks(transaction: Transaction, resource: str) -> bool:
-        """Whether the transaction still needs its locks on `resource`: until its last branch there has settled, and for
-        committed AT branches until the decision."""
+        """Whether the transaction still needs its locks on `resource`.
+
+        It does until its last branch there has settled; committed AT branches need none after the decision.
+        """
         if transaction.decision is None:
             return True
         committed = transaction.decision is Decision.COMMIT
         return any(
-            branch.resource == resource
-            and branch.status not in ENDED_BRANCH
-            and not (committed and branch.type is BranchType.AT)
+            branch.resource == resource and branch.status not in ENDED_BRANCH and not (committed and branch.type is BranchType.AT)
             for branch in transaction.branches
         )
 

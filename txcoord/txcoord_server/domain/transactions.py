@@ -1,8 +1,8 @@
 """All unfinished global transactions of one group, and every step they can take up to their decision.
 
 A step is a synchronous call: it checks, changes the objects and leaves its consequences in `effects`. Nothing here waits, reads a
-clock or talks to anybody. The caller hands the effects to the store as one group commit and gives the answers afterwards; when that
-commit does not succeed, the whole object is thrown away and loaded anew.
+clock or talks to anybody. The caller hands the effects to the store as one group commit and gives the answers afterwards; when
+that commit does not succeed, the whole object is thrown away and loaded anew.
 
 Invariants kept here: a decision is taken once; commit is decided only when every branch that takes part has reported DONE; a
 branch registers, with all its locks or not at all, only while its transaction is ACTIVE.
@@ -35,6 +35,7 @@ from txcoord_proto.status import (
     Wait,
 )
 from txcoord_proto.xid import epoch_prefix, mint
+
 from txcoord_server.domain import limits as bounds
 from txcoord_server.domain.answers import OK, Answer, Begun, LockState, Reported, Settlements, Ticket
 from txcoord_server.domain.effects import AbsentQuestion
@@ -189,9 +190,7 @@ class Transactions:
         except TxcoordError as error:
             self.ledger.refuse(ticket, error)
 
-    def begin_and_register(
-        self, ticket: Ticket, service: str, begin: NewTransaction, new: NewBranch, now: int
-    ) -> None:
+    def begin_and_register(self, ticket: Ticket, service: str, begin: NewTransaction, new: NewBranch, now: int) -> None:
         """Begin a transaction with its first branch; answered with Begun after the group commit, or refused."""
         try:
             transaction = self.begin(service, begin, now)
@@ -297,7 +296,9 @@ class Transactions:
         """The victim of a deadlock: its waits are refused, and it is rolled back."""
         for request in self.ledger.locks.waits(victim):
             branch, ticket = self._lock_waits.pop(request)
-            self.ledger.refuse(ticket, self._wait_over(DeadlockError, request, branch, "roll back and try the whole transaction again"))
+            self.ledger.refuse(
+                ticket, self._wait_over(DeadlockError, request, branch, "roll back and try the whole transaction again")
+            )
             self._grant(self.ledger.locks.withdraw(request), now)
         if victim.status is GlobalStatus.ACTIVE:
             self.decide(victim, Decision.ROLLBACK, Reason.DEADLOCK, now)
@@ -308,7 +309,9 @@ class Transactions:
             branch, ticket = self._lock_waits.pop(request)
             transaction = branch.transaction
             if transaction.status is not GlobalStatus.ACTIVE or transaction.commit_wait:
-                self.ledger.refuse(ticket, NotActiveError(f"{transaction.xid} was decided while a branch waited for a global lock"))
+                self.ledger.refuse(
+                    ticket, NotActiveError(f"{transaction.xid} was decided while a branch waited for a global lock")
+                )
                 self._grant(self.ledger.locks.release(transaction, branch.resource, branch.lock_keys), now)
                 continue
             self._admit(branch)

@@ -1,8 +1,8 @@
 """What waits to be sent to one client process.
 
-Frequent answers gather in columns, the rare ones as objects; while one batch is being written the next gathers. A client that stops
-reading does not grow the coordinator: past a bound on what is queued its stream is ended, and it finds everything again when it
-comes back.
+Frequent answers gather in columns, the rare ones as objects; while one batch is being written the next gathers. A client that
+stops reading does not grow the coordinator: past a bound on what is queued its stream is ended, and it finds everything again
+when it comes back.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+
 from txcoord_server.domain.answers import OK, SETTLED, Answer, Begun, Reported
 from txcoord_server.domain.session import Branch, Transaction
 
@@ -153,4 +154,3 @@ class Connection:
             del column[:cap]
         self._queued = sum(len(column) for column in columns) - len(out.begun_xids)
         return part
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from txcoord_server.domain.session import Transaction
-from txcoord_server.store.port import GroupWrite
+from txcoord_server.engine.storage import GroupWrite
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)

@@ -11,17 +11,17 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from txcoord_proto.status import CommandResult, Decision
+
 from txcoord_server.domain.retry import Schedule
 from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.settlement import Settler
 from txcoord_server.domain.transitions import ENDED_BRANCH
 from txcoord_server.engine.connection import Connection, Work
 from txcoord_server.engine.ports import Rng
-
 
 _BURST = 100
 
@@ -40,7 +40,7 @@ class DispatchConfig:
     window: int = 512
     probes: int = 100
     answer_timeout: int = 30_000
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
 
 
 class Resource:

@@ -1,8 +1,8 @@
 """The one loop of a leader: requests step the domain, effects gather into group commits, answers follow them.
 
-All state belongs to one event loop, so requests of one XID are in order by construction. While one group is being written the next
-gathers; nothing durable is told before its commit has returned. What nobody waits for (reports, acknowledgements of second phases)
-rides with the next group that somebody does wait for, at most `lazy` later.
+All state belongs to one event loop, so requests of one XID are in order by construction. While one group is being written the
+next gathers; nothing durable is told before its commit has returned. What nobody waits for (reports, acknowledgements of second
+phases) rides with the next group that somebody does wait for, at most `lazy` later.
 
 An engine lives for one epoch. When it cannot prove that it still leads, it is thrown away with everything in its memory.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from txcoord_proto.errors import StoreUnavailableError, TxcoordError, UnknownXidError
 from txcoord_proto.status import CommandResult, GlobalStatus
+
 from txcoord_server.domain.absent import History, answer_absent
 from txcoord_server.domain.answers import OK, Answer, Recipient
 from txcoord_server.domain.effects import Effects, StoredOutcome
@@ -31,7 +32,7 @@ from txcoord_server.engine.dispatcher import DispatchConfig, Dispatcher
 from txcoord_server.engine.ports import Clock, Rng
 from txcoord_server.engine.retention import Retention, RetentionConfig
 from txcoord_server.engine.rows import RowBuilder, restore
-from txcoord_server.store.port import GroupWrite, Lease, ListFilter, Row, Store
+from txcoord_server.engine.storage import GroupWrite, Lease, ListFilter, Row, Store
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,14 @@ class Engine:
     """
 
     def __init__(
-        self, config: EngineConfig, store: Store, lease: Lease, history: History, clock: Clock, rng: Rng, counters: Counters
+        self,
+        config: EngineConfig,
+        store: Store,
+        lease: Lease,
+        history: History,
+        clock: Clock,
+        rng: Rng,
+        counters: Counters,
     ) -> None:
         self.config = config
         self.lease = lease
@@ -147,9 +155,7 @@ class Engine:
         if branch is not None:
             self.dispatcher.done(branch)
 
-    def failed(
-        self, connection: Recipient, xid: str, branch_id: int, result: CommandResult, code: str, error: str
-    ) -> None:
+    def failed(self, connection: Recipient, xid: str, branch_id: int, result: CommandResult, code: str, error: str) -> None:
         """A participant could not do a second phase."""
         branch = self._commanded(connection, xid, branch_id)
         if branch is not None:
@@ -346,4 +352,3 @@ class _Fence:
     def answer(self, request_id: int, answer: Answer) -> None:
         if not self.done.done():
             self.done.set_result(None)
-

@@ -13,11 +13,12 @@ import logging
 from dataclasses import dataclass
 
 from txcoord_proto.errors import NotLeaderError, NotReadyError, StoreUnavailableError
+
 from txcoord_server.domain.absent import History
 from txcoord_server.engine.counters import Counters
 from txcoord_server.engine.engine import Engine, EngineConfig
 from txcoord_server.engine.ports import Clock, Rng
-from txcoord_server.store.port import FencedError, GroupState, Lease, Store, UnknownCommitError
+from txcoord_server.engine.storage import FencedError, GroupState, Lease, Store, UnknownCommitError
 
 log = logging.getLogger(__name__)
 

@@ -36,4 +36,4 @@ class SystemRng:
     """Chance from the operating system's seed."""
 
     def __init__(self) -> None:
-        self.random = random.Random().random
+        self.random = random.Random().random  # noqa: S311 - jitter, not a secret

@@ -2,8 +2,8 @@
 
 Only settled transactions leave, never an unsettled or parked one. The common rule is for plain committed ones: beyond the newest
 `keep_committed`, and older than `keep_committed_for`. They leave in ranges of their XIDs, which costs two statements however many
-there are; what settled so late that a range has passed it, and everything that stays longer, carries a time of its own (`purge_at`)
-and is found by an index.
+there are; what settled so late that a range has passed it, and everything that stays longer, carries a time of its own
+(`purge_at`) and is found by an index.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from txcoord_proto.status import GlobalStatus
 from txcoord_proto.xid import Xid, epoch_prefix, mint
+
 from txcoord_server.domain.absent import History
 from txcoord_server.domain.session import Transaction
-from txcoord_server.store.port import GroupWrite, PurgeRange, Store
+from txcoord_server.engine.storage import GroupWrite, PurgeRange, Store
 
 _LATE = 20_000
 _RANGE = 2_000
@@ -81,9 +82,7 @@ class Retention:
         if now < self._sweep_at or self._due:
             return
         self._sweep_at = now + self._config.sweep
-        self._due.extend(
-            await store.purgeable(now, now - self._config.keep_committed_for, self._prefix, _RANGE)
-        )
+        self._due.extend(await store.purgeable(now, now - self._config.keep_committed_for, self._prefix, _RANGE))
         if self._due:
             self._sweep_at = now  # there may be more
 

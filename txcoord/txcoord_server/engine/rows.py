@@ -1,8 +1,8 @@
 """Between the domain's objects and the store's rows.
 
-Rows are built in the engine's thread when a group is handed over, so that the writer never reads what is changing, and each row is
-written once per group from its last state. A branch's DONE under a durable COMMIT need not be written: the decision says it, since
-commit is decided only when every branch has reported.
+Rows are built in the engine's thread when a group is handed over, so that the writer never reads what is changing, and each row
+is written once per group from its last state. A branch's DONE under a durable COMMIT need not be written: the decision says it,
+since commit is decided only when every branch has reported.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import sys
 from collections.abc import Sequence
 
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, Reason
+
 from txcoord_server.domain.effects import Effects
 from txcoord_server.domain.ledger import Ledger
 from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.transitions import ENDED_BRANCH, FINAL
 from txcoord_server.engine.retention import Retention
-from txcoord_server.store.port import GroupWrite, Row
+from txcoord_server.engine.storage import GroupWrite, Row
 
 
 class RowBuilder:

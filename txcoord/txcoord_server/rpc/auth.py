@@ -1,8 +1,8 @@
 """Who is calling: tokens, their services, resources and roles.
 
 Tokens are kept as SHA-256 hashes in the store; several may be valid for a service at once, so that one can be replaced without an
-outage. Without a token in the store everybody is let in under the name that he gives, as an operator too: that is for one machine,
-and the coordinator does not listen beyond loopback like that.
+outage. Without a token in the store everybody is let in under the name that he gives, as an operator too: that is for one
+machine, and the coordinator does not listen beyond loopback like that.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import secrets
 from collections.abc import Iterable
 
 from txcoord_proto.errors import RoleDeniedError, UnauthenticatedError
-from txcoord_server.engine.connection import Principal
+
 from txcoord_server.domain.tokens import Token
+from txcoord_server.engine.connection import Principal
 
 
 def new_token() -> str:
@@ -73,6 +74,4 @@ def require_operator(principal: Principal) -> None:
         RoleDeniedError: The principal lacks the role.
     """
     if not principal.operator:
-        raise RoleDeniedError(
-            f"{principal.name} may look but not act: use a token made with `txcoord token add --role operator`"
-        )
+        raise RoleDeniedError(f"{principal.name} may look but not act: use a token made with `txcoord token add --role operator`")

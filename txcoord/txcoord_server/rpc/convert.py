@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from txcoord_proto.errors import InvalidArgumentError, TxcoordError
-from txcoord_proto.status import BranchType, CommandResult, Decision, GlobalStatus, PhaseOne, Settlement, Wait
+from txcoord_proto.status import BranchType, CommandResult, Decision, GlobalStatus, PhaseOne, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
+
 from txcoord_server.domain.answers import Answer, Begun, Decided, LockState, Ok, Refused, Reported, Settled, Settlements
 from txcoord_server.domain.transactions import NewBranch, NewTransaction
 from txcoord_server.domain.view import BranchView, TransactionView
 from txcoord_server.engine.connection import Outgoing, Work
 from txcoord_server.engine.node import Moved
 
-BRANCH_TYPES = {pb.BranchType.Value(t): t for t in BranchType}
-WAITS = {pb.WAIT_DEFAULT: Wait.DEFAULT, pb.WAIT_DECIDED: Wait.DECIDED, pb.WAIT_SETTLED: Wait.SETTLED}
-PHASES = {pb.PHASE_ONE_DONE: PhaseOne.DONE, pb.PHASE_ONE_FAILED: PhaseOne.FAILED, pb.PHASE_ONE_UNKNOWN: PhaseOne.UNKNOWN}
-RESULTS = {
+BRANCH_TYPES: dict[int, BranchType] = {pb.BranchType.Value(t): t for t in BranchType}
+WAITS: dict[int, Wait] = {pb.WAIT_DEFAULT: Wait.DEFAULT, pb.WAIT_DECIDED: Wait.DECIDED, pb.WAIT_SETTLED: Wait.SETTLED}
+PHASES: dict[int, PhaseOne] = {
+    pb.PHASE_ONE_DONE: PhaseOne.DONE,
+    pb.PHASE_ONE_FAILED: PhaseOne.FAILED,
+    pb.PHASE_ONE_UNKNOWN: PhaseOne.UNKNOWN,
+}
+RESULTS: dict[int, CommandResult] = {
     pb.COMMAND_DONE: CommandResult.DONE,
     pb.COMMAND_RETRY: CommandResult.RETRY,
     pb.COMMAND_UNAVAILABLE: CommandResult.UNAVAILABLE,
     pb.COMMAND_PARK: CommandResult.PARK,
 }
-_STATUSES = {status: pb.GlobalStatus.Value(status) for status in GlobalStatus}
-_SETTLEMENTS = {s: pb.Settlement.Value(s) for s in Settlement}
 
 
 def new_branch(m: pb.RegisterRequest) -> NewBranch:
@@ -35,9 +38,7 @@ def new_branch(m: pb.RegisterRequest) -> NewBranch:
     kind = BRANCH_TYPES.get(m.type)
     if kind is None:
         raise InvalidArgumentError(f"branch type {m.type} is not known here: upgrade the coordinator first", {"field": "type"})
-    return NewBranch(
-        m.branch_id, kind, m.resource, tuple(m.lock_keys), m.arguments, m.lock_wait_ms, m.holds_row_locks, m.done
-    )
+    return NewBranch(m.branch_id, kind, m.resource, tuple(m.lock_keys), m.arguments, m.lock_wait_ms, m.holds_row_locks, m.done)
 
 
 def new_transaction(m: pb.BeginRequest) -> NewTransaction:
@@ -47,7 +48,7 @@ def new_transaction(m: pb.BeginRequest) -> NewTransaction:
 
 def statuses(values: Iterable[int]) -> tuple[str, ...]:
     """Names of statuses; unknown numbers are left out."""
-    return tuple(status for status, number in _STATUSES.items() if number in set(values))
+    return tuple(status for status in GlobalStatus if pb.GlobalStatus.Value(status) in set(values))
 
 
 def error(e: TxcoordError) -> pb.Error:
@@ -61,10 +62,10 @@ def decision(xid: str, wanted: Decision, answer: Answer) -> pb.DecisionReply:
     match answer:
         case Ok():
             status = GlobalStatus.COMMITTING if committed else GlobalStatus.ROLLING_BACK
-            return pb.DecisionReply(xid=xid, status=_STATUSES[status])
+            return pb.DecisionReply(xid=xid, status=status)
         case Settled():
             status = GlobalStatus.COMMITTED if committed else GlobalStatus.ROLLED_BACK
-            return pb.DecisionReply(xid=xid, status=_STATUSES[status], settled=True)
+            return pb.DecisionReply(xid=xid, status=status, settled=True)
         case Decided():
             return _decided(answer)
         case _:
@@ -73,13 +74,17 @@ def decision(xid: str, wanted: Decision, answer: Answer) -> pb.DecisionReply:
 
 def _decided(d: Decided) -> pb.DecisionReply:
     return pb.DecisionReply(
-        xid=d.xid, status=_STATUSES[GlobalStatus(d.status)], reason=d.reason, settled=d.settled, explanation=d.explanation
+        xid=d.xid,
+        status=d.status,
+        reason=d.reason,
+        settled=d.settled,
+        explanation=d.explanation,
     )
 
 
 def settlements(answer: Settlements) -> pb.SettledReply:
     """The answer to a settled query."""
-    return pb.SettledReply(settlements=[_SETTLEMENTS[s] for s in answer.settlements])
+    return pb.SettledReply(settlements=answer.settlements)
 
 
 def event(request_id: int, answer: object) -> pb.Event:
@@ -137,7 +142,7 @@ def command(work: Work) -> pb.Command:
 def transaction(v: TransactionView) -> pb.Transaction:
     """A transaction as it is shown."""
     return pb.Transaction(
-        xid=v.xid, status=_STATUSES[GlobalStatus(v.status)], decision=v.decision, reason=v.reason, name=v.name, service=v.service,
+        xid=v.xid, status=v.status, decision=v.decision, reason=v.reason, name=v.name, service=v.service,
         key=v.key, traceparent=v.traceparent, begun_at=v.begun_at, deadline_at=v.deadline_at, decided_at=v.decided_at,
         settled_at=v.settled_at, version=v.version, branches=[_branch(b) for b in v.branches],
         explanation_code=v.explanation.code, explanation=v.explanation.text,
@@ -147,8 +152,7 @@ def transaction(v: TransactionView) -> pb.Transaction:
 
 def _branch(b: BranchView) -> pb.Branch:
     return pb.Branch(
-        id=b.id, type=pb.BranchType.Value(b.type), resource=b.resource, status=b.status, lock_keys=b.lock_keys,
+        id=b.id, type=b.type, resource=b.resource, status=b.status, lock_keys=b.lock_keys,
         attempts=b.attempts, executor=b.executor, error_code=b.error_code, error=b.error, registered_at=b.registered_at,
         reported_at=b.reported_at, first_command_at=b.first_command_at, settled_at=b.settled_at, next_try_at=b.next_try_at,
     )  # fmt: skip
-

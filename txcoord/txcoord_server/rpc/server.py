@@ -1,22 +1,22 @@
 """Builds the gRPC server: our services, health and reflection, limits, TLS.
 
-Requests are parsed here and not by gRPC, whose answer to malformed bytes would be INTERNAL with a traceback: they are the caller's
-mistake and are answered INVALID_ARGUMENT.
+Requests are parsed here and not by gRPC, whose answer to malformed bytes would be INTERNAL with a traceback: they are the
+caller's mistake and are answered INVALID_ARGUMENT.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-
 from txcoord_proto.errors import InvalidArgumentError, TxcoordError
 from txcoord_proto.headers import AUTHORIZATION, SERVICE
 from txcoord_proto.v1 import coordinator_pb2 as pb
+
 from txcoord_server.engine.connection import Principal
 from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node
@@ -26,7 +26,7 @@ from txcoord_server.rpc.session import MAX_MESSAGE_BYTES
 from txcoord_server.rpc.status import abort
 
 M = TypeVar("M", bound=Message)
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[Any, Engine, Principal], Awaitable[Message]]
 
 OPTIONS = (
@@ -134,9 +134,7 @@ class Server:
         self._server.add_generic_rpc_handlers((_coordinator(node, authenticator, batch_cap),))
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Bind; returns the port.
@@ -146,8 +144,8 @@ class Server:
             credentials: TLS; None: in the clear.
         """
         if credentials is None:
-            return self._server.add_insecure_port(address)
-        return self._server.add_secure_port(address, credentials)
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, credentials))
 
     async def start(self) -> None:
         """Take calls."""

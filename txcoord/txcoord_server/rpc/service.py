@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import grpc
-
 from txcoord_proto.errors import InvalidArgumentError, TxcoordError
-from txcoord_proto.status import Decision
+from txcoord_proto.status import Decision, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
+
 from txcoord_server.domain.answers import Answer, Begun, LockState, Refused, Settlements
 from txcoord_server.engine.connection import Principal
 from txcoord_server.engine.engine import Engine
@@ -146,7 +146,7 @@ class CoordinatorService:
     async def commit(self, m: pb.CommitRequest, engine: Engine, principal: Principal) -> pb.DecisionReply:
         """`Commit`."""
         call = UnaryCall(principal)
-        wait = convert.WAITS.get(m.wait, convert.WAITS[0])
+        wait = convert.WAITS.get(m.wait, Wait.DEFAULT)
         engine.transactions.commit((call, call.number), principal.service, m.xid, wait, engine.now())
         engine.flush()
         return convert.decision(m.xid, Decision.COMMIT, await call.result())
@@ -154,14 +154,12 @@ class CoordinatorService:
     async def rollback(self, m: pb.RollbackRequest, engine: Engine, principal: Principal) -> pb.DecisionReply:
         """`Rollback`."""
         call = UnaryCall(principal)
-        wait = convert.WAITS.get(m.wait, convert.WAITS[0])
+        wait = convert.WAITS.get(m.wait, Wait.DEFAULT)
         engine.transactions.rollback((call, call.number), principal.service, m.xid, wait, engine.now())
         engine.flush()
         return convert.decision(m.xid, Decision.ROLLBACK, await call.result())
 
-    async def set_rollback_only(
-        self, m: pb.RollbackOnlyRequest, engine: Engine, principal: Principal
-    ) -> pb.DecisionReply:
+    async def set_rollback_only(self, m: pb.RollbackOnlyRequest, engine: Engine, principal: Principal) -> pb.DecisionReply:
         """`SetRollbackOnly`."""
         call = UnaryCall(principal)
         engine.transactions.rollback_only((call, call.number), m.xid, engine.now())
@@ -190,9 +188,7 @@ class CoordinatorService:
         assert isinstance(answer, Settlements)
         return convert.settlements(answer)
 
-    async def allocate_branch_ids(
-        self, m: pb.AllocateBranchIdsRequest, engine: Engine, principal: Principal
-    ) -> pb.BranchIdBlock:
+    async def allocate_branch_ids(self, m: pb.AllocateBranchIdsRequest, engine: Engine, principal: Principal) -> pb.BranchIdBlock:
         """`AllocateBranchIds`."""
         first, count = engine.grant_branch_ids(checked_count(m.count))
         return pb.BranchIdBlock(first=first, count=count)

@@ -18,8 +18,9 @@ from txcoord_proto.errors import (
     ResourceDeniedError,
     TxcoordError,
 )
-from txcoord_proto.status import CommandResult, PhaseOne
+from txcoord_proto.status import CommandResult, PhaseOne, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
+
 from txcoord_server.domain.answers import OK, Begun, Refused
 from txcoord_server.domain.limits import MAX_RESOURCE, check_resource, check_text
 from txcoord_server.engine.connection import Connection, Principal
@@ -47,9 +48,7 @@ class Session:
         spawn: Runs a coroutine beside the stream, for the rare questions that read the store.
     """
 
-    def __init__(
-        self, node: Node, authenticator: Authenticator, batch_cap: int, spawn: Callable[[Any], object]
-    ) -> None:
+    def __init__(self, node: Node, authenticator: Authenticator, batch_cap: int, spawn: Callable[[Any], object]) -> None:
         self._node = node
         self._authenticator = authenticator
         self._cap = batch_cap
@@ -120,7 +119,8 @@ class Session:
     def receive(self, batch: pb.ClientBatch) -> None:
         """Take a batch of requests."""
         engine, connection = self._engine, self.connection
-        assert engine is not None and connection is not None
+        assert engine is not None
+        assert connection is not None
         transactions, now = engine.transactions, engine.now()
         ticket = (connection, 0)
         if batch.reported_xids:
@@ -134,14 +134,15 @@ class Session:
             try:
                 if handler is None or not request.id:
                     raise ProtocolError("a request without an id, or of a kind that this coordinator does not know")
-                handler(request.id, getattr(request, request.WhichOneof("body")))  # type: ignore[arg-type]
+                handler(request.id, getattr(request, request.WhichOneof("body")))
             except TxcoordError as error:
                 engine.ledger.refuse((connection, request.id), error)
         engine.flush()
 
     async def next_batch(self) -> pb.ServerBatch | None:
         """What goes to the client next; None: the stream ends."""
-        assert self.connection is not None and self._engine is not None
+        assert self.connection is not None
+        assert self._engine is not None
         outgoing = await self.connection.take(self._cap)
         if outgoing is None:
             return None
@@ -170,9 +171,7 @@ class Session:
             return
         begin = convert.new_transaction(m.begin)
         begin.begin_key = new.id
-        engine.transactions.begin_and_register(
-            (connection, request_id), connection.principal.service, begin, new, engine.now()
-        )
+        engine.transactions.begin_and_register((connection, request_id), connection.principal.service, begin, new, engine.now())
 
     def _report(self, request_id: int, m: pb.ReportRequest) -> None:
         engine, connection = self._open
@@ -184,12 +183,12 @@ class Session:
 
     def _commit(self, request_id: int, m: pb.CommitRequest) -> None:
         engine, connection = self._open
-        wait = convert.WAITS[m.wait] if m.wait in convert.WAITS else convert.WAITS[0]
+        wait = convert.WAITS.get(m.wait, Wait.DEFAULT)
         engine.transactions.commit((connection, request_id), connection.principal.service, m.xid, wait, engine.now())
 
     def _rollback(self, request_id: int, m: pb.RollbackRequest) -> None:
         engine, connection = self._open
-        wait = convert.WAITS[m.wait] if m.wait in convert.WAITS else convert.WAITS[0]
+        wait = convert.WAITS.get(m.wait, Wait.DEFAULT)
         engine.transactions.rollback((connection, request_id), connection.principal.service, m.xid, wait, engine.now())
 
     def _rollback_only(self, request_id: int, m: pb.RollbackOnlyRequest) -> None:
@@ -240,7 +239,8 @@ class Session:
 
     @property
     def _open(self) -> tuple[Engine, Connection]:
-        assert self._engine is not None and self.connection is not None
+        assert self._engine is not None
+        assert self.connection is not None
         return self._engine, self.connection
 
     @staticmethod
@@ -277,9 +277,7 @@ def checked_xids(m: pb.SettledQuery) -> tuple[str, ...]:
         InvalidArgumentError: There are too many.
     """
     if len(m.xids) > MAX_SETTLED:
-        raise InvalidArgumentError(
-            f"{len(m.xids)} XIDs in one question, at most {MAX_SETTLED} are allowed", {"field": "xids"}
-        )
+        raise InvalidArgumentError(f"{len(m.xids)} XIDs in one question, at most {MAX_SETTLED} are allowed", {"field": "xids"})
     return tuple(m.xids)
 
 

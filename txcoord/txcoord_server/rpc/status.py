@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import grpc
-
 from txcoord_proto import errors
 from txcoord_proto.headers import ERROR_DETAIL
+
 from txcoord_server.rpc import convert
 
 _STATUS: tuple[tuple[type[errors.TxcoordError], grpc.StatusCode], ...] = (

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import Connection, Engine
 
 from txcoord_server.domain.effects import StoredOutcome
-from txcoord_server.store.port import GroupWrite
+from txcoord_server.engine.storage import GroupWrite
 
 
 class Dialect(ABC):

@@ -15,7 +15,6 @@ from alembic.util import CommandError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-
 from txcoord_proto.errors import StoreError
 
 VERSION_TABLE = "txc_version"

@@ -6,15 +6,13 @@ from concurrent.futures import Executor
 
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
-
 from txcoord_proto.errors import ConfigurationError
+
 from txcoord_server.store.sql_store import SqlStore
 from txcoord_server.store.sqlite import SqliteDialect
 
 
-def open_store(
-    url: str, group: str, node: str, address: str, writer: Executor | None, reader: Executor | None
-) -> SqlStore:
+def open_store(url: str, group: str, node: str, address: str, writer: Executor | None, reader: Executor | None) -> SqlStore:
     """A store that is not yet started.
 
     Args:
@@ -22,7 +20,8 @@ def open_store(
         group: Name of the group.
         node: Name of this node.
         address: Where clients reach it.
-        writer, reader: Threads; None runs calls in place.
+        writer: Thread of the group commits; None runs calls in place.
+        reader: Thread of everything else; likewise.
 
     Raises:
         ConfigurationError: The URL is of no supported kind.

@@ -24,8 +24,8 @@ from sqlalchemy import (
     Text,
 )
 from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT
-
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, Reason
+
 from txcoord_server.domain.limits import MAX_ERROR, MAX_KEY, MAX_NAME, MAX_RESOURCE, MAX_TRACEPARENT
 
 metadata = MetaData()
@@ -42,7 +42,7 @@ def _time(name: str) -> Column[Any]:
 
 
 # Text is compared byte by byte on every database.
-_MYSQL = {
+_MYSQL: dict[str, Any] = {
     f"{kind}_{option}": value
     for kind in ("mysql", "mariadb")
     for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from txcoord_server.domain.effects import StoredOutcome
-from txcoord_server.store.port import Row
+from txcoord_server.engine.storage import Row
 
 T = TypeVar("T")
 

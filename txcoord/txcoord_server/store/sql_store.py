@@ -1,7 +1,8 @@
 """The store on a relational database: `Store` for every dialect.
 
-Group commits go through one connection of their own in one writer thread; everything else (takeover, loading, a person's questions)
-is rare and goes through SQLAlchemy in a second thread, so that no question waits behind a commit and no commit behind a question.
+Group commits go through one connection of their own in one writer thread; everything else (takeover, loading, a person's
+questions) is rare and goes through SQLAlchemy in a second thread, so that no question waits behind a commit and no commit behind
+a question.
 """
 
 from __future__ import annotations
@@ -12,18 +13,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, and_, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-
 from txcoord_proto.errors import StoreUnavailableError, TxcoordError
 from txcoord_proto.status import GlobalStatus
+
 from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.domain.tokens import Token
-from txcoord_server.store import schema
-from txcoord_server.store.clock import DatabaseNow
-from txcoord_server.store.dialect import Dialect
-from txcoord_server.store.migrate import migrate
-from txcoord_server.store.port import (
+from txcoord_server.engine.storage import (
     NEW_BRANCH,
     NEW_GLOBAL,
     GroupState,
@@ -32,6 +29,10 @@ from txcoord_server.store.port import (
     ListFilter,
     Row,
 )
+from txcoord_server.store import schema
+from txcoord_server.store.clock import DatabaseNow
+from txcoord_server.store.dialect import Dialect
+from txcoord_server.store.migrate import migrate
 
 T = TypeVar("T")
 
@@ -51,7 +52,8 @@ class SqlStore:
         group: Name of the group.
         node: Name of this node, for people.
         address: Where clients reach this node.
-        writer, reader: Threads for the two connections; None runs the calls in place (for the simulation).
+        writer: Thread of the group commits; None runs the calls in place (for the simulation).
+        reader: Thread of everything else; likewise.
     """
 
     def __init__(
@@ -203,9 +205,7 @@ class SqlStore:
         t, b = schema.transaction.c, schema.branch.c
         wanted = and_(t.grp == self._group, t.status.not_in(_FINAL), t.xid > after)
         with self._reading() as connection:
-            rows = connection.execute(
-                select(*_GLOBAL_COLUMNS).where(wanted).order_by(t.xid).limit(_LOAD_CHUNK)
-            ).all()
+            rows = connection.execute(select(*_GLOBAL_COLUMNS).where(wanted).order_by(t.xid).limit(_LOAD_CHUNK)).all()
             if not rows:
                 return (), ()
             branches = connection.execute(

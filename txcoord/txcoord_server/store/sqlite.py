@@ -9,12 +9,11 @@ from functools import cache
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, text
-
 from txcoord_proto.errors import StoreError, StoreUnavailableError
+from typing_extensions import override
+
 from txcoord_server.domain.effects import StoredOutcome
-from txcoord_server.store import sql
-from txcoord_server.store.dialect import Dialect
-from txcoord_server.store.port import (
+from txcoord_server.engine.storage import (
     CHANGED_BRANCH,
     CHANGED_GLOBAL,
     NEW_BRANCH,
@@ -24,6 +23,8 @@ from txcoord_server.store.port import (
     Row,
     UnknownCommitError,
 )
+from txcoord_server.store import sql
+from txcoord_server.store.dialect import Dialect
 
 _FENCE = (
     "UPDATE txc_group SET commit_seq = ?, branch_ids = ?, "
@@ -66,11 +67,13 @@ class SqliteDialect(Dialect):
         self._path = path
         self._lock_file: int | None = None
 
+    @override
     def check(self, connection: Connection) -> None:
         mode = connection.scalar(text("PRAGMA journal_mode"))
         if mode != "wal" and connection.scalar(text("PRAGMA journal_mode=WAL")) != "wal":
             raise StoreError(f"{self._path}: SQLite cannot use WAL here; put the file on a local disk")
 
+    @override
     def connect(self, engine: Engine) -> sqlite3.Connection:
         try:
             raw = sqlite3.connect(
@@ -82,10 +85,12 @@ class SqliteDialect(Dialect):
         except sqlite3.Error as error:
             raise StoreUnavailableError(f"cannot open {self._path}: {error}") from error
 
+    @override
     def close(self, raw: sqlite3.Connection) -> None:
         raw.close()
         self.unlock(raw)
 
+    @override
     def write(self, raw: sqlite3.Connection, write: GroupWrite) -> dict[str, StoredOutcome]:
         try:
             raw.execute("BEGIN IMMEDIATE")
@@ -132,14 +137,13 @@ class SqliteDialect(Dialect):
             raw.execute(_insert(table, columns, len(chunk)), _flat(chunk))
 
     @staticmethod
-    def _update(
-        raw: sqlite3.Connection, table: str, keys: tuple[str, ...], columns: tuple[str, ...], rows: list[Row]
-    ) -> None:
+    def _update(raw: sqlite3.Connection, table: str, keys: tuple[str, ...], columns: tuple[str, ...], rows: list[Row]) -> None:
         for chunk in sql.chunks(rows):
             changed = raw.execute(_update(table, keys, columns, len(chunk)), _flat(chunk)).rowcount
             if changed != len(chunk):
                 raise UnknownCommitError(f"{changed} of {len(chunk)} rows of {table} were as expected: reloading")
 
+    @override
     def try_lock(self, raw: sqlite3.Connection) -> bool:
         if self._lock_file is not None:
             return True
@@ -152,6 +156,7 @@ class SqliteDialect(Dialect):
         self._lock_file = handle
         return True
 
+    @override
     def unlock(self, raw: sqlite3.Connection) -> None:
         if self._lock_file is not None:
             os.close(self._lock_file)

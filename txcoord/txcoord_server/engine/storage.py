@@ -1,8 +1,9 @@
 """What the engine asks of a store, in values only.
 
-One call of `commit` is one database transaction that begins with the fence: an UPDATE of the group's row that succeeds only for the
-leader of the present epoch and only for the next commit number. Nothing is durable before it returns, and its failures are three:
-certainly not written (`StoreUnavailableError`), not known (`UnknownCommitError`), and no longer the leader (`FencedError`).
+One call of `commit` is one database transaction that begins with the fence: an UPDATE of the group's row that succeeds only for
+the leader of the present epoch and only for the next commit number. Nothing is durable before it returns, and its failures are
+three: certainly not written (`StoreUnavailableError`), not known (`UnknownCommitError`), and no longer the leader
+(`FencedError`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from txcoord_proto.errors import TxcoordError
+
 from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.domain.tokens import Token
 
@@ -163,7 +165,7 @@ class Store(Protocol):
         """Who leads, for a node that does not."""
 
     async def take_over(self, seen_epoch: int, min_age: int, how: str) -> Lease | None:
-        """Become the leader if the row still says `seen_epoch` and is at least `min_age` ms old; None: somebody else was faster."""
+        """Become the leader if the row still says `seen_epoch` and is `min_age` ms old or older; None: another was faster."""
 
     async def commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
         """Write a group; returns what is stored of the asked XIDs.
@@ -181,8 +183,11 @@ class Store(Protocol):
         """All epochs of the group with their highest purged sequence."""
 
     async def purgeable(self, now: int, committed_before: int, below: str, limit: int) -> list[str]:
-        """XIDs whose retention is over: `purge_at` passed, or committed by the common rule before `committed_before` and
-        smaller than `below` (left by earlier epochs)."""
+        """XIDs whose retention is over.
+
+        Their `purge_at` has passed, or they were committed by the common rule before `committed_before` in an earlier epoch
+        (their XIDs are smaller than `below`).
+        """
 
     async def find(self, xid: str) -> tuple[Row, Sequence[Row]] | None:
         """One transaction with its branches, finished or not."""

@@ -1,0 +1,44 @@
+# Every target sets up what it needs, from nothing.
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test quick check format proto bench sim clean
+
+PY := .venv/bin/python
+STAMP := .venv/.installed
+SERVERS ?=
+export TXCOORD_SERVERS := $(SERVERS)
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+venv: $(STAMP) ## the virtual environment in .venv
+
+$(STAMP): pyproject.toml tools/make_venv.py
+	@python3 tools/make_venv.py .venv dev
+	@touch $@
+
+demo: $(STAMP) ## the shop: DB=sqlite|postgres|mariadb MODE=tcc
+	@$(PY) -m examples.shop --db $(or $(DB),sqlite) --mode $(or $(MODE),tcc)
+
+test: $(STAMP) ## every test; SERVERS=none: what SQLite can
+	@$(PY) -m pytest
+
+quick: $(STAMP) ## the inner loop: unit tests and SQLite only
+	@TXCOORD_SERVERS=none $(PY) -m pytest -q tests/unit tests/contract
+
+check: $(STAMP) ## format, lint, types, imports, generated code
+	@$(PY) tools/check.py
+
+format: $(STAMP) ## put the code into its form
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix-only -q .
+
+proto: $(STAMP) ## generate the wire's Python code
+	@$(PY) tools/generate_proto.py
+
+bench: $(STAMP) ## the benchmarks: ONLY=coordinator, STRICT=1
+	@$(PY) -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(STRICT),--strict)
+
+sim: $(STAMP) ## the simulation: SEEDS=5000
+	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),5000)
+
+clean: ## remove what was made
+	rm -rf .venv build dist .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""What sits beside a business database."""

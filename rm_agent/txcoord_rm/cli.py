@@ -1,0 +1,7 @@
+"""The command `txcoord-agent`."""
+
+from __future__ import annotations
+
+from txcoord_proto.commands import CommandGroup
+
+main = CommandGroup("txcoord-agent", "txcoord_agent.commands", "What runs beside a business database.")

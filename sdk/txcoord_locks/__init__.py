@@ -1,0 +1,1 @@
+"""Distributed locks on a database, Redis or ZooKeeper."""

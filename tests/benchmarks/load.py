@@ -1,0 +1,183 @@
+"""Load generator over the stream: a state machine, not coroutines, since it must cost less than what it measures.
+
+One process, one stream. Each business transaction is: begin with the first registration, second registration, two phase-one
+reports, commit, two second phases answered. The clock stops when the last second phase has been answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import grpc
+from txcoord_proto.v1 import coordinator_pb2 as pb
+
+RESOURCES = ("db@11111111-1111-4111-8111-111111111111", "db@22222222-2222-4222-8222-222222222222")
+ARGUMENTS = b'{"sku": "A-100", "quantity": 2, "order": 4711}'
+
+
+@dataclass(slots=True)
+class Result:
+    """What one run measured."""
+
+    transactions: int
+    seconds: float
+    latencies: list[float] = field(default_factory=list)
+    committed: list[str] = field(default_factory=list)
+    """XIDs of which the client was told that they are committed."""
+
+    @property
+    def per_second(self) -> float:
+        """Global transactions a second."""
+        return self.transactions / self.seconds
+
+    def percentile(self, p: float) -> float:
+        """Latency in milliseconds of begin to the answer of commit."""
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * p))] * 1000
+
+
+class Load:
+    """Drives `in_flight` transactions at once until `total` have settled."""
+
+    def __init__(self, in_flight: int, total: int, wait: pb.Wait = pb.WAIT_DEFAULT, branch_type: pb.BranchType = pb.AT) -> None:
+        self.in_flight = in_flight
+        self.total = total
+        self.wait = wait
+        self.branch_type = branch_type
+        self.result = Result(total, 0.0)
+        self._begun = 0
+        self._settled = 0
+        self._step = [0] * in_flight
+        self._xid = [""] * in_flight
+        self._branch = [0] * in_flight
+        self._number = [0] * in_flight
+        self._start = [0.0] * in_flight
+        self._next_branch = 0
+        self._last_branch = 0
+        self._cap = 128
+        self._requests: list[pb.Request] = []
+        self._reports: tuple[list[str], list[int]] = ([], [])
+        self._done: tuple[list[str], list[int]] = ([], [])
+        self._wake = asyncio.Event()
+        self._finished = asyncio.Event()
+
+    async def run(self, address: str) -> Result:
+        """Run against a coordinator."""
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = channel.stream_stream(
+                "/txcoord.v1.Coordinator/Session",
+                request_serializer=pb.ClientBatch.SerializeToString,
+                response_deserializer=pb.ServerBatch.FromString,
+            )()
+            hello = pb.Hello(protocol_min=1, protocol_max=1, service="bench", instance="load", resources=RESOURCES)
+            await call.write(pb.ClientBatch(requests=[pb.Request(id=1 << 40, hello=hello)]))
+            batch = await call.read()
+            welcome = batch.events[0].welcome
+            self._next_branch = welcome.branch_ids.first
+            self._last_branch = welcome.branch_ids.first + welcome.branch_ids.count
+            self._cap = welcome.max_batch or 1_000_000
+            tasks = [asyncio.ensure_future(self._write(call)), asyncio.ensure_future(self._read(call))]
+            started = time.perf_counter()
+            for slot in range(min(self.in_flight, self.total)):
+                self._begin(slot)
+            self._wake.set()
+            finished = asyncio.ensure_future(self._finished.wait())
+            await asyncio.wait([finished, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            self.result.seconds = time.perf_counter() - started
+            self.result.transactions = self._settled // 2
+            for task in tasks:
+                if task.done() and not finished.done():
+                    task.result()
+                task.cancel()
+            finished.cancel()
+        return self.result
+
+    def _branch_id(self) -> int:
+        self._next_branch += 1
+        if self._next_branch + 1_000 == self._last_branch or self._next_branch >= self._last_branch:
+            self._requests.append(pb.Request(id=1 << 41, allocate=pb.AllocateBranchIdsRequest(count=100_000)))
+        return self._next_branch - 1
+
+    def _begin(self, slot: int) -> None:
+        self._number[slot] = self._begun
+        self._begun += 1
+        self._step[slot] = 1
+        self._start[slot] = time.perf_counter()
+        self._register(slot, 0, pb.BeginRequest(name="place_order", timeout_ms=60_000))
+
+    def _register(self, slot: int, which: int, begin: pb.BeginRequest | None) -> None:
+        self._branch[slot] = branch = self._branch_id()
+        self._requests.append(
+            pb.Request(
+                id=slot + 1,
+                register=pb.RegisterRequest(
+                    xid="" if begin is not None else self._xid[slot],
+                    begin=begin,
+                    branch_id=branch,
+                    type=self.branch_type,
+                    resource=RESOURCES[which],
+                    lock_keys=(f"stock:{self._number[slot]:014d}",),
+                    arguments=ARGUMENTS,
+                ),
+            )
+        )
+
+    def _advance(self, slot: int) -> None:
+        step = self._step[slot] = self._step[slot] + 1
+        xid = self._xid[slot]
+        if step <= 3:
+            self._reports[0].append(xid)
+            self._reports[1].append(self._branch[slot])
+            if step == 2:
+                self._register(slot, 1, None)
+            else:
+                self._requests.append(pb.Request(id=slot + 1, commit=pb.CommitRequest(xid=xid, wait=self.wait)))
+            return
+        self.result.latencies.append(time.perf_counter() - self._start[slot])
+        self.result.committed.append(xid)
+        if self._begun < self.total:
+            self._begin(slot)
+
+    async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._requests or self._done[0] or self._reports[0]:
+                cap = self._cap
+                batch = pb.ClientBatch(
+                    requests=self._requests[:cap],
+                    reported_xids=self._reports[0][:cap],
+                    reported_branches=self._reports[1][:cap],
+                    done_xids=self._done[0][:cap],
+                    done_branches=self._done[1][:cap],
+                )
+                for column in (self._requests, *self._reports, *self._done):
+                    del column[:cap]
+                await call.write(batch)
+
+    async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
+        while (batch := await call.read()) is not grpc.aio.EOF:
+            for slot, xid in zip(batch.begun, batch.begun_xids):
+                self._xid[slot - 1] = xid
+                self._advance(slot - 1)
+            for slot in batch.ok:
+                self._advance(slot - 1)
+            for slot in batch.settled:
+                self._advance(slot - 1)
+            for command in batch.commands:
+                for branch in command.branch_ids:
+                    self._settled += 1
+                    self._done[0].append(command.xid)
+                    self._done[1].append(branch)
+            for event in batch.events:
+                if event.HasField("branch_ids"):
+                    self._next_branch = event.branch_ids.first
+                    self._last_branch = event.branch_ids.first + event.branch_ids.count
+                elif not event.HasField("moved"):
+                    raise AssertionError(f"unexpected answer: {event}")
+            self._wake.set()
+            if self._settled >= 2 * self.total:
+                self._finished.set()
+        raise ConnectionError("the coordinator closed the stream")

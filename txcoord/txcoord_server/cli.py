@@ -1,0 +1,7 @@
+"""The command `txcoord`."""
+
+from __future__ import annotations
+
+from txcoord_proto.commands import CommandGroup
+
+main = CommandGroup("txcoord", "txcoord.commands", "The coordinator of global transactions: run it, look into it, act on it.")
