@@ -132,9 +132,7 @@ class Settlement(StrEnum):
 class Wait(StrEnum):
     """What a returned commit or rollback means."""
 
-    DEFAULT = "DEFAULT"
-    """Settled where a branch is XA or TCC and for every rollback, else decided."""
+    SETTLED = "SETTLED"
+    """The second phases of XA and TCC branches (in a rollback: of all) are done as well, unless that exceeds a limit."""
     DECIDED = "DECIDED"
     """The decision is durable."""
-    SETTLED = "SETTLED"
-    """The second phases are done as well, as far as they end within the limit."""

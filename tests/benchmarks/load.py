@@ -41,7 +41,7 @@ class Result:
 class Load:
     """Drives `in_flight` transactions at once until `total` have settled."""
 
-    def __init__(self, in_flight: int, total: int, wait: pb.Wait = pb.WAIT_DEFAULT, branch_type: pb.BranchType = pb.AT) -> None:
+    def __init__(self, in_flight: int, total: int, wait: pb.Wait = pb.WAIT_SETTLED, branch_type: pb.BranchType = pb.AT) -> None:
         self.in_flight = in_flight
         self.total = total
         self.wait = wait

@@ -43,9 +43,8 @@ class CommandResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 
 class Wait(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
-    WAIT_DEFAULT: _ClassVar[Wait]
-    WAIT_DECIDED: _ClassVar[Wait]
     WAIT_SETTLED: _ClassVar[Wait]
+    WAIT_DECIDED: _ClassVar[Wait]
 
 class Settlement(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -77,9 +76,8 @@ COMMAND_DONE: CommandResult
 COMMAND_RETRY: CommandResult
 COMMAND_UNAVAILABLE: CommandResult
 COMMAND_PARK: CommandResult
-WAIT_DEFAULT: Wait
-WAIT_DECIDED: Wait
 WAIT_SETTLED: Wait
+WAIT_DECIDED: Wait
 SETTLEMENT_UNSPECIFIED: Settlement
 UNSETTLED: Settlement
 SETTLED: Settlement

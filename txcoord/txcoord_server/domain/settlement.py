@@ -216,16 +216,16 @@ class Settler:
             return decided(transaction)
         if transaction.status is GlobalStatus.PARKED:
             return decided(transaction)
-        rolled_back = transaction.decision is Decision.ROLLBACK
-        open_branches = False
-        waits = waiter.wait is Wait.SETTLED or (waiter.wait is Wait.DEFAULT and rolled_back)
-        for branch in transaction.branches:
-            if rolled_back or branch.type in _WAITED_FOR:
-                waits = waits or waiter.wait is Wait.DEFAULT
-                open_branches = open_branches or branch.status not in ENDED_BRANCH
-        if not open_branches:
-            return SETTLED
-        return None if waits else OK
+        if waiter.wait is Wait.SETTLED and any(_waited_for(branch) for branch in transaction.branches):
+            return None
+        return OK if transaction.open else SETTLED
+
+
+def _waited_for(branch: Branch) -> bool:
+    """Whether settlement of this branch is what a caller waits for: XA and TCC, and everything in a rollback."""
+    if branch.status in ENDED_BRANCH:
+        return False
+    return branch.type in _WAITED_FOR or branch.transaction.decision is Decision.ROLLBACK
 
 
 def decided(transaction: Transaction) -> Decided:

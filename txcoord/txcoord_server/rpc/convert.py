@@ -15,7 +15,7 @@ from txcoord_server.engine.connection import Outgoing, Work
 from txcoord_server.engine.node import Moved
 
 BRANCH_TYPES: dict[int, BranchType] = {pb.BranchType.Value(t): t for t in BranchType}
-WAITS: dict[int, Wait] = {pb.WAIT_DEFAULT: Wait.DEFAULT, pb.WAIT_DECIDED: Wait.DECIDED, pb.WAIT_SETTLED: Wait.SETTLED}
+WAITS: dict[int, Wait] = {pb.WAIT_SETTLED: Wait.SETTLED, pb.WAIT_DECIDED: Wait.DECIDED}
 PHASES: dict[int, PhaseOne] = {
     pb.PHASE_ONE_DONE: PhaseOne.DONE,
     pb.PHASE_ONE_FAILED: PhaseOne.FAILED,

@@ -146,7 +146,7 @@ class CoordinatorService:
     async def commit(self, m: pb.CommitRequest, engine: Engine, principal: Principal) -> pb.DecisionReply:
         """`Commit`."""
         call = UnaryCall(principal)
-        wait = convert.WAITS.get(m.wait, Wait.DEFAULT)
+        wait = convert.WAITS.get(m.wait, Wait.SETTLED)
         engine.transactions.commit((call, call.number), principal.service, m.xid, wait, engine.now())
         engine.flush()
         return convert.decision(m.xid, Decision.COMMIT, await call.result())
@@ -154,7 +154,7 @@ class CoordinatorService:
     async def rollback(self, m: pb.RollbackRequest, engine: Engine, principal: Principal) -> pb.DecisionReply:
         """`Rollback`."""
         call = UnaryCall(principal)
-        wait = convert.WAITS.get(m.wait, Wait.DEFAULT)
+        wait = convert.WAITS.get(m.wait, Wait.SETTLED)
         engine.transactions.rollback((call, call.number), principal.service, m.xid, wait, engine.now())
         engine.flush()
         return convert.decision(m.xid, Decision.ROLLBACK, await call.result())

@@ -183,12 +183,12 @@ class Session:
 
     def _commit(self, request_id: int, m: pb.CommitRequest) -> None:
         engine, connection = self._open
-        wait = convert.WAITS.get(m.wait, Wait.DEFAULT)
+        wait = convert.WAITS.get(m.wait, Wait.SETTLED)
         engine.transactions.commit((connection, request_id), connection.principal.service, m.xid, wait, engine.now())
 
     def _rollback(self, request_id: int, m: pb.RollbackRequest) -> None:
         engine, connection = self._open
-        wait = convert.WAITS.get(m.wait, Wait.DEFAULT)
+        wait = convert.WAITS.get(m.wait, Wait.SETTLED)
         engine.transactions.rollback((connection, request_id), connection.principal.service, m.xid, wait, engine.now())
 
     def _rollback_only(self, request_id: int, m: pb.RollbackOnlyRequest) -> None:

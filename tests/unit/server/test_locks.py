@@ -1,0 +1,115 @@
+"""Global locks under every order of acquire, release and withdrawal."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from txcoord_server.domain.locks import Conflict, Deadlock, Granted, LockRequest, LockTable, Queued
+from txcoord_server.domain.session import Account, Transaction
+
+KEYS = [str(n) for n in range(5)]
+
+
+class LockMachine(RuleBasedStateMachine):
+    """Against a model that keeps, per key, who holds it."""
+
+    transactions = Bundle("transactions")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = LockTable()
+        self.model: dict[str, Transaction] = {}
+        self.waiting: list[LockRequest] = []
+        self.number = 0
+
+    @rule(target=transactions)
+    def begin(self) -> Transaction:
+        self.number += 1
+        return Transaction(f"x{self.number:06d}", "n", Account("s"), self.number, 0)
+
+    @rule(transaction=transactions, keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=3), wait=st.booleans())
+    def acquire(self, transaction: Transaction, keys: list[str], wait: bool) -> None:
+        request = LockRequest(transaction, "r", tuple(keys), 10 if wait else 0)
+        foreign = [k for k in keys if self.model.get(k, transaction) is not transaction]
+        outcome = self.table.acquire(request)
+        match outcome:
+            case Granted():
+                assert not foreign
+                self.model.update(dict.fromkeys(keys, transaction))
+            case Conflict(key, holder):
+                assert not wait
+                assert self.model[key] is holder is not transaction
+            case Queued():
+                assert wait
+                assert foreign
+                self.waiting.append(request)
+            case Deadlock(victim, _, holder):
+                assert wait
+                assert holder is not transaction
+                circle = self.reachable(holder)
+                assert transaction in circle
+                assert victim in circle
+
+    @rule(transaction=consumes(transactions))
+    def release_all(self, transaction: Transaction) -> None:
+        for request in [r for r in self.waiting if r.transaction is transaction]:
+            self.waiting.remove(request)
+            self.granted(self.table.withdraw(request))
+        keys = [k for k, holder in self.model.items() if holder is transaction]
+        for key in keys:
+            del self.model[key]
+        self.granted(self.table.release(transaction, "r", keys))
+
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        if self.waiting:
+            request = data.draw(st.sampled_from(self.waiting))
+            self.waiting.remove(request)
+            self.granted(self.table.withdraw(request))
+
+    def granted(self, requests: list[LockRequest]) -> None:
+        for request in requests:
+            self.waiting.remove(request)
+            for key in request.keys:
+                assert self.model.get(key, request.transaction) is request.transaction
+                self.model[key] = request.transaction
+
+    def reachable(self, start: Transaction) -> set[Transaction]:
+        """Everybody for whom `start` waits, directly or not, by holders and queues."""
+        found, pending = set[Transaction](), [start]
+        while pending:
+            node = pending.pop()
+            if node in found:
+                continue
+            found.add(node)
+            for request in (r for r in self.waiting if r.transaction is node):
+                for key in request.keys:
+                    if key in self.model:
+                        pending.append(self.model[key])
+                    pending.extend(r.transaction for r in self.waiting if key in r.keys)
+        return found
+
+    @invariant()
+    def table_and_model_agree(self) -> None:
+        entries = {key: holder for _, key, holder, _ in self.table.entries()}
+        assert entries == self.model
+        assert self.table.count == len(self.model)
+
+    @invariant()
+    def nobody_waits_for_free_keys(self) -> None:
+        for request in self.waiting:
+            assert any(self.model.get(k, request.transaction) is not request.transaction for k in request.keys)
+
+    @invariant()
+    def no_circle_of_waiters(self) -> None:
+        blocked = {r.transaction: self.model.get(r.waits_for[0]) for r in self.waiting if r.waits_for}
+        for start in blocked:
+            node, steps = blocked.get(start), 0
+            while node is not None and steps <= len(blocked):
+                assert node is not start
+                node, steps = blocked.get(node), steps + 1
+
+
+LockMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestLocks = LockMachine.TestCase
