@@ -41,9 +41,7 @@ def test_anything_else_is_refused_by_name(text: str) -> None:
         assert parsed.group == text.split(".", maxsplit=1)[0]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "a.b", "a.b.c.d", "a:b:c", "a.B.1", "ä.1.1", "a.1.1\n", "a" * 33 + ".1.1", "a.1." + "1" * 14]
-)
+@pytest.mark.parametrize("text", ["", "a.b", "a.b.c.d", "a:b:c", "a.B.1", "ä.1.1", "a.1.1\n", "a" * 33 + ".1.1"])
 def test_malformed_xids(text: str) -> None:
     with pytest.raises(MalformedXidError, match="is not an XID"):
         Xid.parse(text)
@@ -75,7 +73,7 @@ def test_a_code_belongs_to_one_error() -> None:
 
 @pytest.mark.parametrize("kind", ["GlobalStatus", "BranchType", "Settlement"])
 def test_the_wire_knows_exactly_the_names_of_the_kernel(kind: str) -> None:
-    on_the_wire = [name for name in getattr(pb, kind).keys() if not name.endswith("UNSPECIFIED")]
+    on_the_wire = [name for name in pb.DESCRIPTOR.enum_types_by_name[kind].values_by_name if not name.endswith("UNSPECIFIED")]
     assert set(on_the_wire) == {str(member) for member in getattr(status, kind)}
 
 

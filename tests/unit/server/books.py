@@ -85,11 +85,11 @@ class Books:
         self.t.rollback((caller, number), service, xid, wait, self.now)
         return number
 
-    def prepared(self, *resources: str, kind: BranchType = BranchType.TCC, **kwargs: object) -> Transaction:
+    def prepared(self, *resources: str, kind: BranchType = BranchType.TCC) -> Transaction:
         """A transaction whose branches are all DONE and durable."""
         transaction = self.begin()
         for resource in resources or (STOCK, BALANCE):
-            _, branch = self.register(transaction.xid, resource, kind, **kwargs)
+            _, branch = self.register(transaction.xid, resource, kind)
             self.report(transaction.xid, branch)
         self.commit_group()
         return transaction
