@@ -244,3 +244,78 @@ class StoreError(TxcoordError):
     """The store is not fit to be used: unsafe durability settings, an unknown schema version, not our tables."""
 
     code = "STORE_UNFIT"
+
+
+# ---------------------------------------------------------------- what the SDK's callers meet
+
+
+class RolledBackError(TxcoordError):
+    """The global transaction was rolled back; `details` hold the XID and the reason."""
+
+    code = "GLOBAL_ROLLED_BACK"
+    retryable = True
+
+    @property
+    def xid(self) -> str:
+        """The XID, empty when it never had one."""
+        return self.details.get("xid", "")
+
+    @property
+    def reason(self) -> str:
+        """Why, as a `Reason`."""
+        return self.details.get("reason", "")
+
+
+class OutcomeUnknownError(TxcoordError):
+    """Whether commit was decided is not known here; the coordinator finishes the transaction: ask for its status by XID."""
+
+    code = "OUTCOME_UNKNOWN"
+
+    @property
+    def xid(self) -> str:
+        """The XID to ask for."""
+        return self.details.get("xid", "")
+
+
+class CoordinatorUnreachableError(TxcoordError):
+    """No coordinator answered in time; nothing that depends on its answer was done."""
+
+    code = "COORDINATOR_UNREACHABLE"
+    retryable = True
+
+
+class TransactionEndedError(TxcoordError):
+    """The transaction object has been committed or rolled back already."""
+
+    code = "TRANSACTION_ENDED"
+
+
+class NoTransactionError(TxcoordError):
+    """A global transaction is needed and there is none."""
+
+    code = "NO_TRANSACTION"
+
+
+class TransactionExistsError(TxcoordError):
+    """A global transaction exists where none may be (propagation NEVER)."""
+
+    code = "TRANSACTION_EXISTS"
+
+
+class LocalTransactionOpenError(TxcoordError):
+    """Commit was asked for while a local transaction of this global transaction is open in this process."""
+
+    code = "LOCAL_TRANSACTION_OPEN"
+
+
+class DeadlinePassedError(TxcoordError):
+    """The global transaction's deadline passed before its local work was done."""
+
+    code = "DEADLINE_PASSED"
+    retryable = True
+
+
+class ForeignXidError(TxcoordError):
+    """An XID came from a caller from whom this service takes none."""
+
+    code = "FOREIGN_XID"

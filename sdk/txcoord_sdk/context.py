@@ -1,0 +1,27 @@
+"""Which global transaction the running code belongs to: one context variable, inherited by tasks, set and reset by token."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+
+from txcoord_sdk.transaction.transaction import GlobalTransaction
+
+_current: ContextVar[GlobalTransaction | None] = ContextVar("txcoord_transaction", default=None)
+
+traceparent: ContextVar[str] = ContextVar("txcoord_traceparent", default="")
+"""W3C trace context of the request that is being served, as its caller sent it."""
+
+
+def current() -> GlobalTransaction | None:
+    """The global transaction of the running code, or None."""
+    return _current.get()
+
+
+def enter(transaction: GlobalTransaction | None) -> Token[GlobalTransaction | None]:
+    """Make `transaction` (None: no transaction) the current one; `leave` with the token undoes it."""
+    return _current.set(transaction)
+
+
+def leave(token: Token[GlobalTransaction | None]) -> None:
+    """Undo an `enter`."""
+    _current.reset(token)

@@ -1,0 +1,68 @@
+"""What does the second phase of a resource, as the session and the runner see it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+from txcoord_proto.errors import TxcoordError
+
+
+@dataclass(frozen=True, slots=True)
+class BranchCommand:
+    """One branch of a command.
+
+    Args:
+        branch_id: Its id.
+        arguments: As they were registered.
+    """
+
+    branch_id: int
+    arguments: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the second phase: one per transaction and resource.
+
+    Args:
+        xid: The transaction.
+        resource: Whose branches.
+        commit: Commit or rollback.
+        branches: In the order in which they are to be done.
+    """
+
+    xid: str
+    resource: str
+    commit: bool
+    branches: tuple[BranchCommand, ...]
+
+
+class ParkError(TxcoordError):
+    """The second phase of this branch needs a person; it is not tried again by itself."""
+
+    code = "PARK"
+
+
+class UnavailableError(TxcoordError):
+    """The resource cannot be reached; nothing was tried."""
+
+    code = "RESOURCE_UNAVAILABLE"
+    retryable = True
+
+
+class Participant(Protocol):
+    """Does the second phases of one resource."""
+
+    is_async: bool
+    """Whether `settle` is a coroutine function."""
+
+    def settle(self, command: Command, branch: BranchCommand) -> Awaitable[None] | None:
+        """Do the second phase of `branch`; returning means done.
+
+        Raises:
+            ParkError: A person has to look at it.
+            UnavailableError: The resource cannot be reached.
+            Exception: Anything else: it is tried again later.
+        """

@@ -1,0 +1,1 @@
+"""One stream to the coordinator and what must survive its breaking."""

@@ -1,0 +1,61 @@
+"""What waits to be sent over the stream; whatever gathered while the last write was in flight goes out as one batch."""
+
+from __future__ import annotations
+
+import asyncio
+
+from txcoord_proto.v1 import coordinator_pb2 as pb
+
+
+class Outbox:
+    """Requests, and the columns of reports and second phases."""
+
+    def __init__(self) -> None:
+        self._requests: list[pb.Request] = []
+        self._reported: tuple[list[str], list[int]] = ([], [])
+        self._done: tuple[list[str], list[int]] = ([], [])
+        self._cap = 128
+        self._wake = asyncio.Event()
+
+    def __bool__(self) -> bool:
+        return bool(self._requests or self._reported[0] or self._done[0])
+
+    def request(self, request: pb.Request) -> None:
+        """Queue a request."""
+        self._requests.append(request)
+        self._wake.set()
+
+    def report(self, xid: str, branch_id: int) -> None:
+        """Queue the report that a phase one is done."""
+        self._reported[0].append(xid)
+        self._reported[1].append(branch_id)
+        self._wake.set()
+
+    def done(self, xid: str, branch_id: int) -> None:
+        """Queue the answer that a second phase is done."""
+        self._done[0].append(xid)
+        self._done[1].append(branch_id)
+        self._wake.set()
+
+    def restart(self, cap: int) -> None:
+        """A new stream: what is to be repeated is queued anew, answers to commands come with their commands."""
+        self._cap = cap or 1 << 30
+        for column in (self._requests, *self._reported, *self._done):
+            column.clear()
+
+    async def take(self) -> pb.ClientBatch:
+        """The next batch, when there is one."""
+        while not self:
+            self._wake.clear()
+            await self._wake.wait()
+        cap = self._cap
+        batch = pb.ClientBatch(
+            requests=self._requests[:cap],
+            reported_xids=self._reported[0][:cap],
+            reported_branches=self._reported[1][:cap],
+            done_xids=self._done[0][:cap],
+            done_branches=self._done[1][:cap],
+        )
+        for column in (self._requests, *self._reported, *self._done):
+            del column[:cap]
+        return batch

@@ -1,0 +1,1 @@
+"""TCC: try, confirm, cancel as decorators."""

@@ -1,0 +1,1 @@
+"""Global transactions in service code: the object, the decorator, the block."""

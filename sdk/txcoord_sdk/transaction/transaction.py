@@ -1,0 +1,270 @@
+"""A global transaction as service code holds it.
+
+The process that began it is its initiator and decides it, once; a process that joined it by its XID takes part and never decides.
+The XID is taken from the coordinator when it is first needed: together with the first branch, or for the first outgoing call. A
+transaction that never needed one ends without asking anybody.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from typing import Protocol
+
+from txcoord_proto.errors import (
+    DeadlinePassedError,
+    LocalTransactionOpenError,
+    OutcomeUnknownError,
+    RolledBackError,
+    TransactionEndedError,
+    TxcoordError,
+    UnknownXidError,
+)
+from txcoord_proto.status import GlobalStatus, PhaseOne, Reason, Wait
+from txcoord_proto.v1 import coordinator_pb2 as pb
+
+from txcoord_sdk.session.requests import Beginning, Done, Registration, Sink
+from txcoord_sdk.transaction.effects import Ask, Steps, adrive, drive
+
+
+class Requests(Protocol):
+    """What a transaction asks of the client; any thread, answers through the sink."""
+
+    def begin(self, beginning: Beginning, sink: Sink) -> None: ...
+    def register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None: ...
+    def commit(self, xid: str, wait: Wait, sink: Sink) -> None: ...
+    def rollback(self, xid: str, wait: Wait, reason: str, sink: Sink) -> None: ...
+    def rollback_only(self, xid: str, reason: str, sink: Sink) -> None: ...
+    def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "") -> None: ...
+
+
+class GlobalTransaction:
+    """One global transaction in one process.
+
+    Made by `global_transaction`, `Client.transaction` and the carriers, not by hand.
+
+    Args:
+        requests: The client.
+        beginning: Name, timeout and the like; with an XID for one that was joined.
+        initiator: Whether this process decides it.
+        timeout: Seconds that it has from now on.
+    """
+
+    def __init__(self, requests: Requests, beginning: Beginning, initiator: bool, timeout: float) -> None:
+        self._requests = requests
+        self._beginning = beginning
+        self.initiator = initiator
+        """Whether this process began it and decides it."""
+        self.deadline = time.monotonic() + timeout
+        """Until when local work may commit, by `time.monotonic`."""
+        self.begun_at = beginning.first_begun_at or int(time.time() * 1000)
+        """When its first attempt began, milliseconds since 1970."""
+        self.status: GlobalStatus = GlobalStatus.ACTIVE
+        """As far as this process knows."""
+        self.settled = False
+        """Whether the second phases were done when its end was told."""
+        self._rollback_only = ""
+        self._open: dict[Hashable, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<GlobalTransaction {self.name} {self._beginning.xid or '(no XID yet)'} {self.status}>"
+
+    @property
+    def name(self) -> str:
+        """Its name, for people."""
+        return self._beginning.name
+
+    @property
+    def known_xid(self) -> str:
+        """Its XID if it has one, else empty; asks nobody."""
+        return self._beginning.xid
+
+    @property
+    def rollback_only(self) -> str:
+        """Why it can only be rolled back; empty: it can be committed."""
+        return self._rollback_only
+
+    # ------------------------------------------------------------ XID and branches
+
+    def xid(self) -> str:
+        """Its XID, taken from the coordinator if it has none yet (blocks)."""
+        return self._beginning.xid or drive(self._xid_steps())
+
+    async def axid(self) -> str:
+        """Its XID, taken from the coordinator if it has none yet."""
+        return self._beginning.xid or await adrive(self._xid_steps())
+
+    def register(self, registration: Registration) -> int:
+        """Register a branch; returns its id (blocks).
+
+        Raises:
+            NotActiveError: The transaction is decided already.
+            LockConflictError: Another transaction holds a row.
+            CoordinatorUnreachableError: No coordinator answered in time.
+        """
+        return drive(self._register_steps(registration))
+
+    async def aregister(self, registration: Registration) -> int:
+        """Register a branch; returns its id. Raises like `register`."""
+        return await adrive(self._register_steps(registration))
+
+    def report(self, branch_id: int, result: PhaseOne, error: str = "") -> None:
+        """Report the end of a branch's phase one; from any thread, never blocks."""
+        self._requests.report(self._beginning.xid, branch_id, result, error)
+
+    def check_deadline(self) -> None:
+        """Refuse local work that comes too late.
+
+        Raises:
+            DeadlinePassedError: The coordinator rolls the transaction back about now.
+        """
+        if time.monotonic() >= self.deadline:
+            raise DeadlinePassedError(
+                f"the global transaction {self.known_xid or self.name} has passed its deadline, so this local transaction must not "
+                "commit: raise its timeout, or do less in it",
+                {"xid": self.known_xid},
+            )
+
+    # ------------------------------------------------------------ local transactions
+
+    def local_opened(self, key: Hashable, what: str) -> None:
+        """A local transaction of this process has written in its name; `what` is shown to people."""
+        self._open.setdefault(key, what)
+
+    def local_ended(self, key: Hashable) -> None:
+        """That local transaction has ended."""
+        self._open.pop(key, None)
+
+    # ------------------------------------------------------------ its end
+
+    def set_rollback_only(self, reason: str) -> None:
+        """See to it that it is not committed.
+
+        In the initiator that is enough. In a participant the coordinator has to hear of it before the answer goes out: the carriers
+        do that with `veto`.
+        """
+        self._rollback_only = self._rollback_only or reason or "marked rollback-only"
+
+    def veto(self) -> None:
+        """Tell the coordinator, if this participant marked it rollback-only (blocks)."""
+        drive(self._veto_steps())
+
+    async def aveto(self) -> None:
+        """Tell the coordinator, if this participant marked it rollback-only."""
+        await adrive(self._veto_steps())
+
+    def commit(self) -> None:
+        """Commit it (blocks).
+
+        Raises:
+            RolledBackError: It was rolled back instead; the reason is in it.
+            OutcomeUnknownError: No coordinator answered; it will be finished one way or the other.
+            LocalTransactionOpenError: A local transaction of it is open; it stays as it is, and commit may be repeated.
+            TransactionEndedError: It was ended before, or this process only takes part in it.
+        """
+        drive(self.commit_steps())
+
+    async def acommit(self) -> None:
+        """Commit it. Raises like `commit`."""
+        await adrive(self.commit_steps())
+
+    def rollback(self, reason: str = "") -> None:
+        """Roll it back (blocks).
+
+        Raises:
+            AlreadyCommittedError: Commit was decided before.
+            OutcomeUnknownError: No coordinator answered; it is rolled back at its deadline at the latest.
+            TransactionEndedError: It was ended before, or this process only takes part in it.
+        """
+        drive(self.rollback_steps(reason))
+
+    async def arollback(self, reason: str = "") -> None:
+        """Roll it back. Raises like `rollback`."""
+        await adrive(self.rollback_steps(reason))
+
+    # ------------------------------------------------------------ steps
+
+    def _xid_steps(self) -> Steps[str]:
+        yield Ask(lambda sink: self._requests.begin(self._beginning, sink))
+        return self._beginning.xid
+
+    def _register_steps(self, registration: Registration) -> Steps[int]:
+        if self.status is not GlobalStatus.ACTIVE:
+            raise TransactionEndedError(f"{self!r} has ended: no branch can be added to it")
+        self.check_deadline()
+        branch_id = yield Ask(lambda sink: self._requests.register(self._beginning, registration, sink))
+        assert isinstance(branch_id, int)
+        return branch_id
+
+    def _veto_steps(self) -> Steps[None]:
+        if self._rollback_only and not self.initiator:
+            yield Ask(lambda sink: self._requests.rollback_only(self._beginning.xid, self._rollback_only, sink))
+
+    def commit_steps(self) -> Steps[None]:
+        """Steps of `commit`."""
+        self._check_mine("commit")
+        if self._open:
+            raise LocalTransactionOpenError(
+                f"{self!r} cannot be committed while a local transaction that has written for it is open ("
+                f"{'; '.join(self._open.values())}): commit or close it first, then commit again",
+                {"xid": self.known_xid},
+            )
+        if self._rollback_only:
+            reason = self._rollback_only
+            yield from self.rollback_steps(reason)
+            raise self._rolled_back(Reason.ROLLBACK_ONLY, reason)
+        if not (xid := self._beginning.xid):
+            self.status, self.settled = GlobalStatus.COMMITTED, True
+            return
+        try:
+            answer = yield Ask(lambda sink: self._requests.commit(xid, Wait.SETTLED, sink))
+        except UnknownXidError as error:
+            self.status = GlobalStatus.ROLLED_BACK
+            raise self._rolled_back(Reason.TIMEOUT, str(error)) from error
+        except OutcomeUnknownError:
+            raise
+        except TxcoordError as error:
+            raise OutcomeUnknownError(
+                f"what became of {xid} is not known here ({error}): the coordinator finishes it, ask for its status",
+                {"xid": xid},
+            ) from error
+        self._committed(answer)
+
+    def _committed(self, answer: object) -> None:
+        if isinstance(answer, Done):
+            self.status = GlobalStatus.COMMITTED if answer.settled else GlobalStatus.COMMITTING
+            self.settled = answer.settled
+            return
+        assert isinstance(answer, pb.DecisionReply)
+        self.status = GlobalStatus(pb.GlobalStatus.Name(answer.status))
+        self.settled = answer.settled
+        if self.status in (GlobalStatus.ROLLING_BACK, GlobalStatus.ROLLED_BACK):
+            raise self._rolled_back(answer.reason, answer.explanation)
+
+    def rollback_steps(self, reason: str = "") -> Steps[None]:
+        """Steps of `rollback`."""
+        self._check_mine("roll back")
+        self.status = GlobalStatus.ROLLING_BACK
+        if not (xid := self._beginning.xid):
+            self.status, self.settled = GlobalStatus.ROLLED_BACK, True
+            return
+        answer = yield Ask(lambda sink: self._requests.rollback(xid, Wait.SETTLED, reason, sink))
+        self.settled = answer.settled if isinstance(answer, (Done, pb.DecisionReply)) else False
+        if self.settled:
+            self.status = GlobalStatus.ROLLED_BACK
+
+    def _check_mine(self, what: str) -> None:
+        if not self.initiator:
+            raise TransactionEndedError(
+                f"this process only takes part in {self.known_xid}: only the service that began it can {what} it; raise an error, or "
+                "call set_rollback_only()"
+            )
+        if self.status is not GlobalStatus.ACTIVE:
+            raise TransactionEndedError(f"{self!r} has ended: begin a new transaction")
+
+    def _rolled_back(self, reason: str, explanation: str) -> RolledBackError:
+        xid = self.known_xid
+        return RolledBackError(
+            f"the global transaction {self.name} ({xid or 'without XID'}) was rolled back, {reason}: {explanation}",
+            {"xid": xid, "reason": reason},
+        )
