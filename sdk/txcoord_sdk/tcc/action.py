@@ -191,7 +191,7 @@ class TccParticipant:
         """See `Participant.settle`."""
         part = self._action.confirm if command.commit else self._action.cancel
         assert part is not None
-        arguments = {n: v for n, v in self._action.plan.decode(branch.arguments).items() if n in part.carried}
+        arguments = self._action.plan.decode(branch.arguments, part.carried)
         if part.bound_self:
             arguments["self"] = self._instance
         if self.is_async:
