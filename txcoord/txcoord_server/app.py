@@ -49,6 +49,7 @@ class App:
             config.engine.group,
             config.node,
             config.advertise or server_address,
+            config.engine.lease_ttl,
             self._writer,
             self._reader,
         )

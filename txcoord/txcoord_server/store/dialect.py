@@ -39,6 +39,10 @@ class Dialect(ABC):
         """Close it; never raises."""
 
     @abstractmethod
+    def usable(self, raw: Any) -> bool:
+        """Whether the connection can take another group commit after one that failed."""
+
+    @abstractmethod
     def write(self, raw: Any, write: GroupWrite) -> dict[str, StoredOutcome]:
         """One group commit; see `Store.commit` for what it raises."""
 

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
+from typing import Any
 
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
-from txcoord_proto.errors import ConfigurationError
+from txcoord_proto.errors import ConfigurationError, MissingExtraError
 
+from txcoord_server.store.dialect import Dialect
 from txcoord_server.store.sql_store import SqlStore
 from txcoord_server.store.sqlite import SqliteDialect
 
 
-def open_store(url: str, group: str, node: str, address: str, writer: Executor | None, reader: Executor | None) -> SqlStore:
+_POOL: dict[str, Any] = {"pool_size": 2, "max_overflow": 2, "pool_pre_ping": True}
+
+
+def _postgresql(group: str, lease_ttl: int) -> Dialect:
+    try:
+        from txcoord_server.store.postgresql import PostgresqlDialect
+    except ImportError as error:
+        raise MissingExtraError.of("a store on PostgreSQL", "postgres") from error
+    return PostgresqlDialect(group, lease_ttl)
+
+
+def _mysql(group: str, lease_ttl: int) -> Dialect:
+    try:
+        from txcoord_server.store.mysql import MysqlDialect
+    except ImportError as error:
+        raise MissingExtraError.of("a store on MariaDB or MySQL", "mysql") from error
+    return MysqlDialect(group, lease_ttl)
+
+
+def open_store(url: str, group: str, node: str, address: str, lease_ttl: int, writer: Executor | None, reader: Executor | None) -> SqlStore:
     """A store that is not yet started.
 
     Args:
@@ -20,6 +41,7 @@ def open_store(url: str, group: str, node: str, address: str, writer: Executor |
         group: Name of the group.
         node: Name of this node.
         address: Where clients reach it.
+        lease_ttl: Milliseconds without a group commit after which others may take over.
         writer: Thread of the group commits; None runs calls in place.
         reader: Thread of everything else; likewise.
 
@@ -37,4 +59,12 @@ def open_store(url: str, group: str, node: str, address: str, writer: Executor |
         engine = create_engine(parsed, connect_args={"timeout": 2.0, "check_same_thread": False})
         event.listen(engine, "connect", lambda raw, record: raw.execute("PRAGMA synchronous = FULL"))
         return SqlStore(engine, SqliteDialect(group, parsed.database), group, node, address, writer, reader)
+    if backend == "postgresql":
+        dialect = _postgresql(group, lease_ttl)
+        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), **_POOL)
+        return SqlStore(engine, dialect, group, node, address, writer, reader)
+    if backend in ("mysql", "mariadb"):
+        dialect = _mysql(group, lease_ttl)
+        engine = create_engine(parsed.set(drivername="mysql+pymysql"), isolation_level="READ COMMITTED", **_POOL)
+        return SqlStore(engine, dialect, group, node, address, writer, reader)
     raise ConfigurationError(f"{backend} is no store for the coordinator: use SQLite, PostgreSQL, MariaDB or MySQL")

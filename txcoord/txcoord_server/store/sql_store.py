@@ -185,6 +185,10 @@ class SqlStore:
     def _commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
         try:
             return self._dialect.write(self._connected(), write)
+        except StoreUnavailableError:
+            if self._raw is not None and not self._dialect.usable(self._raw):
+                self._disconnect()
+            raise
         except TxcoordError:
             self._disconnect()
             raise

@@ -91,6 +91,10 @@ class SqliteDialect(Dialect):
         self.unlock(raw)
 
     @override
+    def usable(self, raw: sqlite3.Connection) -> bool:
+        return not raw.in_transaction
+
+    @override
     def write(self, raw: sqlite3.Connection, write: GroupWrite) -> dict[str, StoredOutcome]:
         try:
             raw.execute("BEGIN IMMEDIATE")

@@ -1,0 +1,202 @@
+"""MariaDB and MySQL: a group commit is one text of several statements, one round trip.
+
+The server runs them one after the other and stops at the first that fails, so the fence and the counted updates are followed by a
+guard that fails when they did not change as many rows as they had to. Strings are written as literals of our own making: the session
+has NO_BACKSLASH_ESCAPES, so doubling the quote is all that is needed, and bytes are written in hexadecimal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pymysql
+from pymysql.constants import CLIENT
+from sqlalchemy import Connection, Engine, text
+from typing_extensions import override
+
+from txcoord_proto.errors import StoreError, StoreUnavailableError
+from txcoord_server.domain.effects import StoredOutcome
+from txcoord_server.engine.storage import (
+    CHANGED_BRANCH,
+    CHANGED_GLOBAL,
+    NEW_BRANCH,
+    NEW_GLOBAL,
+    FencedError,
+    GroupWrite,
+    Row,
+    UnknownCommitError,
+)
+from txcoord_server.store import sql
+from txcoord_server.store.dialect import Dialect
+
+_FENCE = (
+    "UPDATE txc_group SET commit_seq = {0}, branch_ids = {1}, renewed_at = CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED) "
+    "WHERE name = {2} AND epoch = {3} AND commit_seq = {0} - 1"
+)
+_GUARD = "SELECT IF(ROW_COUNT() = {}, 1, (SELECT 1 UNION ALL SELECT 2))"
+_NOT_ONE_ROW = 1242  # ER_SUBQUERY_NO_1_ROW: a guard has failed
+_SESSION = (
+    "SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, "
+    "innodb_lock_wait_timeout = 2, transaction_isolation = 'READ-COMMITTED'"
+)
+_SESSION_MARIADB = _SESSION.replace("transaction_isolation", "tx_isolation")
+
+
+def literal(value: Any) -> str:
+    """A value of ours as an SQL literal."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
+    return str(int(value))
+
+
+def _rows(rows: Sequence[Row]) -> str:
+    return ",".join(["(" + ",".join(map(literal, row)) + ")" for row in rows])
+
+
+def _list(values: Sequence[str]) -> str:
+    return "(" + ",".join(map(literal, values)) + ")"
+
+
+def _update(table: str, keys: tuple[str, ...], columns: tuple[str, ...], rows: Sequence[Row]) -> str:
+    """One UPDATE for many rows, joined with a table of literals."""
+    names = [*(f"key_{k}" for k in keys), *columns]
+    first = ",".join(f"{literal(value)} AS {name}" for name, value in zip(names, rows[0], strict=True))
+    rest = "".join(" UNION ALL SELECT " + ",".join(map(literal, row)) for row in rows[1:])
+    on = " AND ".join(f"t.{k} = v.key_{k}" for k in keys)
+    sets = ", ".join(f"t.{c} = v.{c}" for c in columns)
+    return f"UPDATE {table} t JOIN (SELECT {first}{rest}) v ON {on} SET {sets}"
+
+
+class MysqlDialect(Dialect):
+    """See the module."""
+
+    batch_cap: ClassVar[int] = 128
+
+    def __init__(self, group: str, lease_ttl: int) -> None:
+        super().__init__(group)
+        self._idle_limit = max(1, lease_ttl // 3000)
+
+    @override
+    def check(self, connection: Connection) -> None:
+        flush = connection.scalar(text("SELECT @@innodb_flush_log_at_trx_commit"))
+        if flush != 1:
+            raise StoreError(
+                f"the database runs with innodb_flush_log_at_trx_commit = {flush}: acknowledged decisions could be lost; set it to 1, or "
+                "start the coordinator with --unsafe-store"
+            )
+
+    @override
+    def connect(self, engine: Engine) -> pymysql.Connection[Any]:
+        arguments, options = engine.dialect.create_connect_args(engine.url)
+        flags = int(options.pop("client_flag", 0)) | CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS
+        limits = {"connect_timeout": 3, "read_timeout": 10, "write_timeout": 10}
+        try:
+            raw = pymysql.connect(*arguments, **{**limits, **options}, client_flag=flags, autocommit=True)
+            mariadb = "MariaDB" in raw.get_server_info()
+            with raw.cursor() as cursor:
+                cursor.execute(_SESSION_MARIADB if mariadb else _SESSION)
+                if mariadb:
+                    cursor.execute(f"SET SESSION idle_transaction_timeout = {self._idle_limit}")
+        except (pymysql.Error, OSError) as error:
+            raise StoreUnavailableError(f"the database cannot be reached: {error}") from error
+        return raw
+
+    @override
+    def close(self, raw: pymysql.Connection[Any]) -> None:
+        if raw.open:
+            raw._force_close()  # type: ignore[no-untyped-call]
+
+    @override
+    def usable(self, raw: pymysql.Connection[Any]) -> bool:
+        return bool(raw.open)
+
+    @override
+    def write(self, raw: pymysql.Connection[Any], write: GroupWrite) -> dict[str, StoredOutcome]:
+        statements = self._statements(write)
+        at = 0
+        found: tuple[Row, ...] = ()
+        try:
+            with raw.cursor() as cursor:
+                cursor.execute(";".join(statements))
+                while True:
+                    if statements[at].startswith("SELECT xid"):
+                        found = tuple(cursor.fetchall())
+                    if not cursor.nextset():
+                        break
+                    at += 1
+        except pymysql.Error as error:
+            self._failed(raw, error, write, at)
+        if at + 1 != len(statements):
+            raise UnknownCommitError(f"{at + 1} of {len(statements)} statements of a group commit were answered")
+        return sql.outcomes(found)
+
+    def _statements(self, write: GroupWrite) -> list[str]:
+        fence = (write.commit_seq, write.branch_ids, literal(self.group), write.epoch)
+        out = ["START TRANSACTION", _FENCE.format(*fence), _GUARD.format(1)]
+        for table, columns, rows in (
+            ("txc_global", NEW_GLOBAL, write.new_globals),
+            ("txc_branch", NEW_BRANCH, write.new_branches),
+            ("txc_audit", ("xid", "version", "act", "at", "actor", "reason"), write.audit),
+        ):
+            if rows:
+                out.append(f"INSERT INTO {table} ({','.join(columns)}) VALUES {_rows(rows)}")
+        for table, keys, columns, changed in (
+            ("txc_global", ("xid", "status"), CHANGED_GLOBAL, write.changed_globals),
+            ("txc_branch", ("xid", "id"), CHANGED_BRANCH, write.changed_branches),
+        ):
+            if changed:
+                out += [_update(table, keys, columns, changed), _GUARD.format(len(changed))]
+        if write.purge_range is not None:
+            edges = (literal(write.purge_range.first), literal(write.purge_range.last))
+            out += [statement.format(*edges) for statement in sql.PURGE_RANGE]
+        if write.purge_xids:
+            out += [f"DELETE FROM {t} WHERE xid IN {_list(write.purge_xids)}" for t in ("txc_global", "txc_branch")]
+        for epoch, sequence in write.purged.items():
+            out.append(sql.PURGED.format(sequence, literal(self.group), epoch))
+        if write.asked:
+            out.append(sql.OUTCOME.format(",".join(map(literal, write.asked))))
+        out.append("COMMIT")
+        return out
+
+    def _failed(self, raw: pymysql.Connection[Any], error: pymysql.Error, write: GroupWrite, at: int) -> None:
+        """Tell the three failures apart.
+
+        Raises:
+            FencedError, UnknownCommitError, StoreUnavailableError: As `Store.commit` says.
+        """
+        code = error.args[0] if error.args else 0
+        answered = isinstance(code, int) and 1000 <= code < 2000  # the server's own errors; 2000 and up are the client's
+        if not answered or not raw.open:
+            raise UnknownCommitError(f"the connection to the database was lost in a group commit: {error}") from error
+        try:
+            with raw.cursor() as cursor:
+                while cursor.nextset():
+                    pass
+                cursor.execute("ROLLBACK")
+        except pymysql.Error as lost:
+            raise UnknownCommitError(f"the connection to the database was lost in a group commit: {lost}") from error
+        if code == _NOT_ONE_ROW and at <= 2:
+            raise FencedError(f"epoch {write.epoch} no longer leads group {self.group}") from error
+        if code == _NOT_ONE_ROW:
+            raise UnknownCommitError(f"rows were not as expected, reloading: {error}") from error
+        raise StoreUnavailableError(f"the database takes no commit: {error}") from error
+
+    @override
+    def try_lock(self, raw: pymysql.Connection[Any]) -> bool:
+        try:
+            with raw.cursor() as cursor:
+                cursor.execute("SELECT GET_LOCK(%s, 0)", (f"txcoord.{self.group}",))
+                row = cursor.fetchone()
+        except pymysql.Error as error:
+            raise StoreUnavailableError(f"the database cannot be reached: {error}") from error
+        return bool(row and row[0] == 1)
+
+    @override
+    def unlock(self, raw: pymysql.Connection[Any]) -> None:
+        with raw.cursor() as cursor:
+            cursor.execute("SELECT RELEASE_LOCK(%s)", (f"txcoord.{self.group}",))

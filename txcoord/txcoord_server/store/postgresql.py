@@ -1,0 +1,200 @@
+"""PostgreSQL: a group commit is one pipeline, one round trip, one statement per kind of row with arrays as columns.
+
+The whole group including COMMIT is on its way before the first answer is back. So the fence must not only be counted but must fail:
+a statement that finds no row divides by zero, everything after it is refused, and COMMIT rolls back. A warning at COMMIT (a wait for
+synchronous standbys that was cancelled) counts as unknown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, ClassVar
+
+import psycopg
+from psycopg import errors
+from sqlalchemy import BigInteger, Connection, Engine, Integer, LargeBinary, SmallInteger, Table, text
+from typing_extensions import override
+
+from txcoord_proto.errors import StoreError, StoreUnavailableError
+from txcoord_server.domain.effects import StoredOutcome
+from txcoord_server.engine.storage import (
+    CHANGED_BRANCH,
+    CHANGED_GLOBAL,
+    NEW_BRANCH,
+    NEW_GLOBAL,
+    FencedError,
+    GroupWrite,
+    Row,
+    UnknownCommitError,
+)
+from txcoord_server.store import schema, sql
+from txcoord_server.store.dialect import Dialect
+
+_TYPES: tuple[tuple[type, str], ...] = (
+    (BigInteger, "int8"),
+    (SmallInteger, "int2"),
+    (Integer, "int4"),
+    (LargeBinary, "bytea"),
+)
+_AUDIT = ("xid", "version", "act", "at", "actor", "reason")
+
+_FENCE = """WITH fence AS (
+    UPDATE txc_group SET commit_seq = %s, branch_ids = %s, renewed_at = CAST(extract(epoch FROM clock_timestamp()) * 1000 AS int8)
+    WHERE name = %s AND epoch = %s AND commit_seq = %s RETURNING 1
+) SELECT 1 / count(*) FROM fence"""
+
+
+def _arrays(table: Table, columns: tuple[str, ...]) -> str:
+    """Placeholders of arrays, one a column."""
+    kinds = (next((name for kind, name in _TYPES if isinstance(table.c[c].type, kind)), "text") for c in columns)
+    return ", ".join(f"%b::{kind}[]" for kind in kinds)
+
+
+def _insert(table: Table, columns: tuple[str, ...]) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({_arrays(table, columns)})"
+
+
+def _update(table: Table, keys: tuple[str, ...], columns: tuple[str, ...]) -> str:
+    """One UPDATE for many rows, which fails unless it changes exactly as many as it is told."""
+    names = [f"v{i}" for i in range(len(keys) + len(columns))]
+    sets = ", ".join(f"{c} = v.{name}" for c, name in zip(columns, names[len(keys) :], strict=True))
+    on = " AND ".join(f"t.{k} = v.{name}" for k, name in zip(keys, names, strict=False))
+    source = f"unnest({_arrays(table, (*keys, *columns))}) AS v({', '.join(names)})"
+    changed = f"UPDATE {table.name} AS t SET {sets} FROM {source} WHERE {on} RETURNING 1"
+    return f"WITH changed AS ({changed}) SELECT sqrt(-abs(count(*) - %s)) FROM changed"
+
+
+_STATEMENTS = {
+    "new_globals": _insert(schema.transaction, NEW_GLOBAL),
+    "new_branches": _insert(schema.branch, NEW_BRANCH),
+    "changed_globals": _update(schema.transaction, ("xid", "status"), CHANGED_GLOBAL),
+    "changed_branches": _update(schema.branch, ("xid", "id"), CHANGED_BRANCH),
+    "audit": _insert(schema.audit, _AUDIT),
+}
+_COUNTED = frozenset({"changed_globals", "changed_branches"})
+
+
+class PostgresqlDialect(Dialect):
+    """See the module.
+
+    Args:
+        group: Name of the group.
+        lease_ttl: Milliseconds; a session that stands still within a transaction is ended by the server after a third of it.
+    """
+
+    batch_cap: ClassVar[int] = 0
+
+    def __init__(self, group: str, lease_ttl: int) -> None:
+        super().__init__(group)
+        self._idle_limit = max(200, lease_ttl // 3)
+        digest = hashlib.blake2b(f"txcoord.{group}".encode(), digest_size=8).digest()
+        self._lock_key = int.from_bytes(digest, signed=True)
+        self._warned = ""
+
+    @override
+    def check(self, connection: Connection) -> None:
+        unsafe = {"fsync": ("off",), "full_page_writes": ("off",), "synchronous_commit": ("off", "local")}
+        for setting, values in unsafe.items():
+            found = connection.scalar(text("SELECT current_setting(:s)"), {"s": setting})
+            if found in values:
+                raise StoreError(
+                    f"PostgreSQL runs with {setting} = {found}: acknowledged decisions could be lost; set it to on, or start the "
+                    "coordinator with --unsafe-store"
+                )
+
+    @override
+    def connect(self, engine: Engine) -> psycopg.Connection[Any]:
+        arguments, options = engine.dialect.create_connect_args(engine.url)
+        keepalive = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2, "tcp_user_timeout": 2000}
+        try:
+            raw = psycopg.connect(*arguments, **{"connect_timeout": 3, **keepalive, **options}, autocommit=True)
+            raw.prepare_threshold = 0
+            raw.execute(
+                "SELECT set_config('lock_timeout', '2s', false), set_config('statement_timeout', '0', false), "
+                "set_config('idle_in_transaction_session_timeout', %s, false)",
+                (f"{self._idle_limit}ms",),
+            )
+        except psycopg.Error as error:
+            raise StoreUnavailableError(f"PostgreSQL cannot be reached: {error}") from error
+        raw.add_notice_handler(self._notice)
+        return raw
+
+    def _notice(self, diagnostic: errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self._warned = diagnostic.message_primary or "warning"
+
+    @override
+    def close(self, raw: psycopg.Connection[Any]) -> None:
+        raw.close()
+
+    @override
+    def usable(self, raw: psycopg.Connection[Any]) -> bool:
+        return not raw.closed and not raw.broken
+
+    @override
+    def write(self, raw: psycopg.Connection[Any], write: GroupWrite) -> dict[str, StoredOutcome]:
+        self._warned = ""
+        found = None
+        try:
+            with raw.pipeline():
+                raw.execute("BEGIN")
+                fence = (write.commit_seq, write.branch_ids, self.group, write.epoch, write.commit_seq - 1)
+                raw.execute(_FENCE, fence)
+                self._rows(raw, write)
+                self._purge(raw, write)
+                if write.asked:
+                    found = raw.execute(sql.OUTCOME.replace("IN ({})", "= ANY(%s)"), (write.asked,))
+                raw.execute("COMMIT")
+        except psycopg.Error as error:
+            self._failed(raw, error, write)
+        if self._warned:
+            raise UnknownCommitError(f"PostgreSQL warned at COMMIT: {self._warned}")
+        return sql.outcomes(found.fetchall()) if found is not None else {}
+
+    @staticmethod
+    def _rows(raw: psycopg.Connection[Any], write: GroupWrite) -> None:
+        for kind, statement in _STATEMENTS.items():
+            rows: list[Row] = getattr(write, kind)
+            if rows:
+                columns: list[Any] = [list(column) for column in zip(*rows, strict=True)]
+                if kind in _COUNTED:
+                    columns.append(len(rows))
+                raw.execute(statement, columns)
+
+    def _purge(self, raw: psycopg.Connection[Any], write: GroupWrite) -> None:
+        if write.purge_range is not None:
+            for statement in sql.PURGE_RANGE:
+                first, last = write.purge_range.first, write.purge_range.last
+                raw.execute(statement.format("%s", "%s"), (first, last))
+        if write.purge_xids:
+            for table in ("txc_global", "txc_branch"):
+                raw.execute(f"DELETE FROM {table} WHERE xid = ANY(%s)", (write.purge_xids,))
+        for epoch, sequence in write.purged.items():
+            raw.execute(sql.PURGED.format("%(s)s", "%(g)s", "%(e)s"), {"s": sequence, "g": self.group, "e": epoch})
+
+    def _failed(self, raw: psycopg.Connection[Any], error: psycopg.Error, write: GroupWrite) -> None:
+        """Tell the three failures apart.
+
+        Raises:
+            FencedError, UnknownCommitError, StoreUnavailableError: As `Store.commit` says.
+        """
+        if not self.usable(raw) or error.sqlstate is None:
+            raise UnknownCommitError(f"the connection to PostgreSQL was lost in a group commit: {error}") from error
+        raw.execute("ROLLBACK")
+        if isinstance(error, errors.DivisionByZero):
+            raise FencedError(f"epoch {write.epoch} no longer leads group {self.group}") from error
+        if isinstance(error, errors.InvalidArgumentForPowerFunction):
+            raise UnknownCommitError(f"rows were not as expected, reloading: {error}") from error
+        raise StoreUnavailableError(f"PostgreSQL takes no commit: {error}") from error
+
+    @override
+    def try_lock(self, raw: psycopg.Connection[Any]) -> bool:
+        try:
+            row = raw.execute("SELECT pg_try_advisory_lock(%s)", (self._lock_key,)).fetchone()
+        except psycopg.Error as error:
+            raise StoreUnavailableError(f"PostgreSQL cannot be reached: {error}") from error
+        return bool(row and row[0])
+
+    @override
+    def unlock(self, raw: psycopg.Connection[Any]) -> None:
+        raw.execute("SELECT pg_advisory_unlock_all()")
