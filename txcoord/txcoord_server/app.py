@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ class App:
         Raises:
             ConfigurationError: It may not listen like that.
         """
+        gc.set_threshold(50_000, 20, 100)  # the loop makes few cycles and many objects
         config = self.config
         server_address = f"{config.host}:{config.port}"
         store = open_store(

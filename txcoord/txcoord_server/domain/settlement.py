@@ -98,8 +98,8 @@ class Settler:
 
     def release_decided(self, transaction: Transaction, now: int) -> None:
         """Give back the locks that a decision frees at once: of committed AT branches, and where every branch failed."""
-        resources = {branch.resource for branch in transaction.branches if branch.lock_keys}
-        for resource in sorted(resources):
+        resources = dict.fromkeys(branch.resource for branch in transaction.branches if branch.lock_keys)
+        for resource in resources:
             self._release(transaction, resource, now)
 
     @staticmethod
@@ -165,7 +165,7 @@ class Settler:
         branch.next_try_at = 0
         transaction.open -= 1
         self._ledger.effects.branches[branch] = None
-        if branch.lock_keys:
+        if branch.lock_keys and not (branch.type is BranchType.AT and transaction.decision is Decision.COMMIT):
             self._release(transaction, branch.resource, now)
         if not transaction.open:
             self.finish(transaction, now)

@@ -97,6 +97,8 @@ class Engine:
         self._store = store
         self._clock = clock
         self._base = lease.now - int(clock.monotonic() * 1000)
+        self.time = lease.now
+        """See `now`."""
         self._retention = Retention(config.retention, history, lease.epoch)
         self._rows = RowBuilder(config.group, self._retention)
         self._branch_ids = lease.branch_ids
@@ -106,9 +108,14 @@ class Engine:
         self._last_commit = clock.monotonic()
         self._stopping = False
 
+    def look_at_clock(self) -> int:
+        """Bring `time` up to date; done once per batch of requests, group commit and tick."""
+        self.time = self._base + int(self._clock.monotonic() * 1000)
+        return self.time
+
     def now(self) -> int:
         """Milliseconds since 1970 by the store's clock, as it was at the takeover and counted on from there."""
-        return self._base + int(self._clock.monotonic() * 1000)
+        return self.time
 
     # ------------------------------------------------------------ loading
 
@@ -307,6 +314,7 @@ class Engine:
 
     def _publish(self, effects: Effects, found: dict[str, StoredOutcome]) -> None:
         """The group is durable: tell everybody, start second phases."""
+        self.look_at_clock()
         for ticket, answer in effects.answers:
             ticket[0].answer(ticket[1], answer)
         for question in effects.absent:
@@ -325,7 +333,7 @@ class Engine:
         heartbeat = self.config.lease_ttl / 4000
         while True:
             await asyncio.sleep(self.config.tick / 1000)
-            self.transactions.tick(self.now())
+            self.transactions.tick(self.look_at_clock())
             self.dispatcher.tick()
             if self._clock.monotonic() - self._last_commit >= heartbeat:
                 self.ledger.effects.durable = True

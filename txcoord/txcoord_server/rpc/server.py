@@ -84,7 +84,9 @@ class Caller:
                 metadata = {str(k): v for k, v in context.invocation_metadata() or ()}
                 token = str(metadata.get(AUTHORIZATION, "")).removeprefix("Bearer ")
                 principal = self._authenticator.principal(token, str(metadata.get(SERVICE, "")))
-                return await method(message, self._node.require_engine(), principal)
+                engine = self._node.require_engine()
+                engine.look_at_clock()
+                return await method(message, engine, principal)
             except TxcoordError as error:
                 await abort(context, error)
 

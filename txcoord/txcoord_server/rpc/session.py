@@ -121,7 +121,7 @@ class Session:
         engine, connection = self._engine, self.connection
         assert engine is not None
         assert connection is not None
-        transactions, now = engine.transactions, engine.now()
+        transactions, now = engine.transactions, engine.look_at_clock()
         ticket = (connection, 0)
         if batch.reported_xids:
             for xid, branch_id in zip(batch.reported_xids, batch.reported_branches):

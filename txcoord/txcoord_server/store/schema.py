@@ -24,7 +24,7 @@ from sqlalchemy import (
     Text,
 )
 from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT
-from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, Reason
+from txcoord_proto.status import BranchStatus, Decision, GlobalStatus
 
 from txcoord_server.domain.limits import MAX_ERROR, MAX_KEY, MAX_NAME, MAX_RESOURCE, MAX_TRACEPARENT
 
@@ -108,7 +108,6 @@ transaction = Table(
     Column("commit_seq", BigInteger, nullable=False, comment="group commit of the last write"),
     _one_of("global", "status", GlobalStatus),
     _one_of("global", "decision", Decision, nullable=True),
-    _one_of("global", "reason", Reason, nullable=True),
     CheckConstraint("(status = 'ACTIVE') = (decision IS NULL)", name="ck_global_decided"),
     CheckConstraint("status <> 'COMMITTED' OR decision = 'COMMIT'", name="ck_global_committed"),
     CheckConstraint("status <> 'ROLLED_BACK' OR decision = 'ROLLBACK'", name="ck_global_rolled_back"),
@@ -149,7 +148,6 @@ branch = Table(
     Column("error_code", String(64), nullable=False, server_default=""),
     Column("error", String(MAX_ERROR), nullable=False, server_default=""),
     _one_of("branch", "status", BranchStatus),
-    _one_of("branch", "type", BranchType),
     CheckConstraint("status NOT IN ('SETTLED', 'FORCED') OR settled_at > 0", name="ck_branch_settled"),
     **_MYSQL,
 )

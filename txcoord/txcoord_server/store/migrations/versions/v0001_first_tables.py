@@ -62,7 +62,6 @@ def upgrade() -> None:
             name="ck_branch_status",
         ),
         sa.CheckConstraint("status NOT IN ('SETTLED', 'FORCED') OR settled_at > 0", name="ck_branch_settled"),
-        sa.CheckConstraint("type IN ('AT', 'XA', 'TCC', 'SAGA', 'MESSAGE', 'NOTIFY')", name="ck_branch_type"),
         sa.PrimaryKeyConstraint("xid", "id"),
         **_INNODB,
     )
@@ -109,11 +108,6 @@ def upgrade() -> None:
         sa.CheckConstraint("(settled_at > 0) = (status IN ('COMMITTED', 'ROLLED_BACK'))", name="ck_global_settled"),
         sa.CheckConstraint("(status = 'ACTIVE') = (decision IS NULL)", name="ck_global_decided"),
         sa.CheckConstraint("decision IS NULL OR decision IN ('COMMIT', 'ROLLBACK')", name="ck_global_decision"),
-        sa.CheckConstraint(
-            "reason IS NULL OR reason IN ('REQUESTED', 'TIMEOUT', 'BRANCH_UNFINISHED', 'BRANCH_UNKNOWN', "
-            "'LATE_BRANCH', 'ROLLBACK_ONLY', 'DEADLOCK', 'FORCED')",
-            name="ck_global_reason",
-        ),
         sa.CheckConstraint("status <> 'COMMITTED' OR decision = 'COMMIT'", name="ck_global_committed"),
         sa.CheckConstraint("status <> 'ROLLED_BACK' OR decision = 'ROLLBACK'", name="ck_global_rolled_back"),
         sa.CheckConstraint(
