@@ -41,11 +41,13 @@ class Result:
 class Load:
     """Drives `in_flight` transactions at once until `total` have settled."""
 
-    def __init__(self, in_flight: int, total: int, wait: pb.Wait = pb.WAIT_SETTLED, branch_type: pb.BranchType = pb.AT) -> None:
+    def __init__(self, in_flight: int, total: int, decide: bool = True, serve: bool = True) -> None:
+        self.decide = decide
+        """Whether transactions are committed; without it they stay ACTIVE."""
+        self.serve = serve
+        """Whether this process does the second phases; without it they are stuck."""
         self.in_flight = in_flight
         self.total = total
-        self.wait = wait
-        self.branch_type = branch_type
         self.result = Result(total, 0.0)
         self._begun = 0
         self._settled = 0
@@ -71,7 +73,9 @@ class Load:
                 request_serializer=pb.ClientBatch.SerializeToString,
                 response_deserializer=pb.ServerBatch.FromString,
             )()
-            hello = pb.Hello(protocol_min=1, protocol_max=1, service="bench", instance="load", resources=RESOURCES)
+            hello = pb.Hello(
+                protocol_min=1, protocol_max=1, service="bench", instance="load", resources=RESOURCES if self.serve else ()
+            )
             await call.write(pb.ClientBatch(requests=[pb.Request(id=1 << 40, hello=hello)]))
             batch = await call.read()
             welcome = batch.events[0].welcome
@@ -86,7 +90,7 @@ class Load:
             finished = asyncio.ensure_future(self._finished.wait())
             await asyncio.wait([finished, *tasks], return_when=asyncio.FIRST_COMPLETED)
             self.result.seconds = time.perf_counter() - started
-            self.result.transactions = self._settled // 2
+            self.result.transactions = len(self.result.committed)
             for task in tasks:
                 if task.done() and not finished.done():
                     task.result()
@@ -105,7 +109,7 @@ class Load:
         self._begun += 1
         self._step[slot] = 1
         self._start[slot] = time.perf_counter()
-        self._register(slot, 0, pb.BeginRequest(name="place_order", timeout_ms=60_000))
+        self._register(slot, 0, pb.BeginRequest(name="place_order", timeout_ms=600_000))
 
     def _register(self, slot: int, which: int, begin: pb.BeginRequest | None) -> None:
         self._branch[slot] = branch = self._branch_id()
@@ -116,7 +120,7 @@ class Load:
                     xid="" if begin is not None else self._xid[slot],
                     begin=begin,
                     branch_id=branch,
-                    type=self.branch_type,
+                    type=pb.AT,
                     resource=RESOURCES[which],
                     lock_keys=(f"stock:{self._number[slot]:014d}",),
                     arguments=ARGUMENTS,
@@ -132,13 +136,20 @@ class Load:
             self._reports[1].append(self._branch[slot])
             if step == 2:
                 self._register(slot, 1, None)
+            elif not self.decide:
+                self._ended(slot, xid)
             else:
-                self._requests.append(pb.Request(id=slot + 1, commit=pb.CommitRequest(xid=xid, wait=self.wait)))
+                self._requests.append(pb.Request(id=slot + 1, commit=pb.CommitRequest(xid=xid)))
             return
+        self._ended(slot, xid)
+
+    def _ended(self, slot: int, xid: str) -> None:
         self.result.latencies.append(time.perf_counter() - self._start[slot])
         self.result.committed.append(xid)
         if self._begun < self.total:
             self._begin(slot)
+        if not (self.decide and self.serve) and len(self.result.committed) == self.total:
+            self._finished.set()
 
     async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
         while True:

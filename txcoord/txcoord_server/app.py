@@ -67,6 +67,7 @@ class App:
             await self._load_tokens(store)
             self._check_exposure()
             await server.start()
+            await asyncio.wait((asyncio.ensure_future(node.placed.wait()), running), return_when=asyncio.FIRST_COMPLETED)
             print(f"txcoord coordinator listening on {config.host}:{port}", flush=True)
             await running
         finally:

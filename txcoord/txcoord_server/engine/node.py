@@ -52,6 +52,8 @@ class Node:
         """Why this node does not serve; empty: it serves."""
         self.started = asyncio.Event()
         """Set once the store could be used."""
+        self.placed = asyncio.Event()
+        """Set once this node knows its place: it leads, or another one does."""
         self._store = store
         self._clock = clock
         self._rng = rng
@@ -117,6 +119,8 @@ class Node:
                     lease = await self._store.take_over(seen.epoch, 0 if free else self.config.lease_ttl, "TAKEN")
                     if lease is not None:
                         return lease
+                else:
+                    self.placed.set()
             except StoreUnavailableError as error:
                 self._unwell("the store cannot be reached", error)
             await asyncio.sleep(self._look * (0.75 + self._rng.random() / 2))
@@ -154,6 +158,7 @@ class Node:
         )  # fmt: skip
         self.engine = engine
         self.health = ""
+        self.placed.set()
         try:
             await engine.run()
             return False

@@ -1,8 +1,8 @@
 """MariaDB and MySQL: a group commit is one text of several statements, one round trip.
 
 The server runs them one after the other and stops at the first that fails, so the fence and the counted updates are followed by a
-guard that fails when they did not change as many rows as they had to. Strings are written as literals of our own making: the session
-has NO_BACKSLASH_ESCAPES, so doubling the quote is all that is needed, and bytes are written in hexadecimal.
+guard that fails when they did not change as many rows as they had to. Strings are written as literals of our own making: the
+session has NO_BACKSLASH_ESCAPES, so doubling the quote is all that is needed, and bytes are written in hexadecimal.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import pymysql
 from pymysql.constants import CLIENT
 from sqlalchemy import Connection, Engine, text
+from txcoord_proto.errors import StoreError, StoreUnavailableError
 from typing_extensions import override
 
-from txcoord_proto.errors import StoreError, StoreUnavailableError
 from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.engine.storage import (
     CHANGED_BRANCH,
@@ -86,8 +86,8 @@ class MysqlDialect(Dialect):
         flush = connection.scalar(text("SELECT @@innodb_flush_log_at_trx_commit"))
         if flush != 1:
             raise StoreError(
-                f"the database runs with innodb_flush_log_at_trx_commit = {flush}: acknowledged decisions could be lost; set it to 1, or "
-                "start the coordinator with --unsafe-store"
+                f"the database runs with innodb_flush_log_at_trx_commit = {flush}: acknowledged decisions could be lost; set "
+                "it to 1, or start the coordinator with --unsafe-store"
             )
 
     @override
@@ -170,7 +170,7 @@ class MysqlDialect(Dialect):
             FencedError, UnknownCommitError, StoreUnavailableError: As `Store.commit` says.
         """
         code = error.args[0] if error.args else 0
-        answered = isinstance(code, int) and 1000 <= code < 2000  # the server's own errors; 2000 and up are the client's
+        answered = isinstance(code, int) and code > 0 and not 2000 <= code < 3000  # those are the client's own
         if not answered or not raw.open:
             raise UnknownCommitError(f"the connection to the database was lost in a group commit: {error}") from error
         try:

@@ -1,8 +1,8 @@
 """PostgreSQL: a group commit is one pipeline, one round trip, one statement per kind of row with arrays as columns.
 
-The whole group including COMMIT is on its way before the first answer is back. So the fence must not only be counted but must fail:
-a statement that finds no row divides by zero, everything after it is refused, and COMMIT rolls back. A warning at COMMIT (a wait for
-synchronous standbys that was cancelled) counts as unknown.
+The whole group including COMMIT is on its way before the first answer is back. So the fence must not only be counted but must
+fail: a statement that finds no row divides by zero, everything after it is refused, and COMMIT rolls back. A warning at COMMIT (a
+wait for synchronous standbys that was cancelled) counts as unknown.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import psycopg
 from psycopg import errors
 from sqlalchemy import BigInteger, Connection, Engine, Integer, LargeBinary, SmallInteger, Table, text
+from txcoord_proto.errors import StoreError, StoreUnavailableError
 from typing_extensions import override
 
-from txcoord_proto.errors import StoreError, StoreUnavailableError
 from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.engine.storage import (
     CHANGED_BRANCH,

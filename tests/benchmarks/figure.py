@@ -1,0 +1,85 @@
+"""A measured figure with its floor and goal, and what the machine was like meanwhile."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table.
+
+    Args:
+        name: What was measured, with its unit.
+        values: One a run.
+        floor: What must be reached; None: it is only printed.
+        goal: What is wanted.
+        more_is_better: Whether larger values are better.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    floor: float | None = None
+    goal: float | None = None
+    more_is_better: bool = True
+
+    @property
+    def median(self) -> float:
+        """The figure to quote."""
+        return statistics.median(self.values)
+
+    def _met(self, bound: float | None) -> bool:
+        return bound is None or (self.median >= bound if self.more_is_better else self.median <= bound)
+
+    @property
+    def floor_met(self) -> bool:
+        """Whether the median is not worse than the floor."""
+        return self._met(self.floor)
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        if self.floor is None:
+            return "-"
+        return "goal" if self._met(self.goal) else "floor" if self.floor_met else "NO"
+
+    def line(self) -> str:
+        """For the table."""
+        bounds = [_number(b) if b is not None else "" for b in (self.floor, self.goal)]
+        numbers = [_number(v) for v in (self.median, min(self.values), max(self.values))]
+        return f"{self.name:58} {numbers[0]:>10} {numbers[1]:>10} {numbers[2]:>10} {bounds[0]:>9} {bounds[1]:>9}  {self.verdict}"
+
+    def as_dict(self) -> dict[str, object]:
+        """For build/bench.json."""
+        return {
+            "name": self.name, "median": self.median, "values": list(self.values), "floor": self.floor, "goal": self.goal,
+            "met": self.verdict,
+        }  # fmt: skip
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def calibration() -> str:
+    """A fixed loop, one write with fsync, and the CPU that others took, so that two tables can be compared at all."""
+    started = time.perf_counter()
+    total = 0
+    for i in range(1_000_000):
+        total += i & 7
+    loop = time.perf_counter() - started
+    syncs = []
+    with tempfile.NamedTemporaryFile(dir=os.environ.get("TMPDIR", "/tmp")) as file:
+        for _ in range(20):
+            started = time.perf_counter()
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+            syncs.append(time.perf_counter() - started)
+    with open("/proc/stat") as stat:
+        steal = int(stat.readline().split()[8])
+    return f"loop {loop * 1000:.0f} ms, fsync {statistics.median(syncs) * 1000:.2f} ms, steal {steal / 100:.1f} s since boot"

@@ -1,0 +1,289 @@
+"""Every store keeps the same promises: the fence, the compare-and-set, what is found again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, text
+from txcoord_proto.errors import ConfigurationError, StoreError
+from txcoord_server.domain.tokens import Token
+from txcoord_server.engine.storage import (
+    FencedError,
+    GroupWrite,
+    Lease,
+    ListFilter,
+    PurgeRange,
+    Row,
+    UnknownCommitError,
+)
+from txcoord_server.store.migrate import VERSION_TABLE, migrate
+from txcoord_server.store.open import open_store
+from txcoord_server.store.schema import metadata
+from txcoord_server.store.sql_store import SqlStore
+
+from tests.servers.fixtures import FreshUrl
+
+TTL = 600
+
+Opener = Callable[[str], SqlStore]
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    fresh: FreshUrl = request.getfixturevalue(f"fresh_{request.param}_url")
+    return fresh()
+
+
+@pytest.fixture
+async def open_node(url: str) -> AsyncIterator[Opener]:
+    """Opens further nodes on the same store."""
+    opened: list[SqlStore] = []
+
+    def make(name: str) -> SqlStore:
+        store = open_store(url, "default", name, f"{name}:8190", TTL, ThreadPoolExecutor(1), ThreadPoolExecutor(1))
+        opened.append(store)
+        return store
+
+    yield make
+    for store in opened:
+        await store.stop()
+
+
+@pytest.fixture
+async def store(open_node: Opener) -> SqlStore:
+    store = open_node("n1")
+    await store.start()
+    return store
+
+
+async def lead(store: SqlStore, min_age: int = 0) -> Lease:
+    seen = await store.look()
+    lease = await store.take_over(seen.epoch, min_age, "TAKEN")
+    assert lease is not None
+    return lease
+
+
+def write(lease: Lease, number: int = 1) -> GroupWrite:
+    return GroupWrite(lease.epoch, lease.commit_seq + number, lease.branch_ids_end)
+
+
+def active(xid: str, **changes: object) -> Row:
+    row: dict[str, object] = {
+        "xid": xid, "grp": "default", "status": "ACTIVE", "decision": None, "reason": None, "name": "naïve 'quoted' "
+        "\\n", "service": "order",
+        "business_key": None, "traceparent": "", "begin_key": 7, "begun_at": 1, "first_begun_at": 1, "deadline_at": 9,
+        "decided_at": 0, "settled_at": 0, "version": 1, "once_parked": 0, "forced": 0, "purge_at": None, "commit_seq": 1,
+    }  # fmt: skip
+    return tuple((row | changes).values())
+
+
+def branch(xid: str, id: int) -> Row:
+    arguments = bytes(range(256))
+    return (xid, id, "TCC", "stock:reserve@1", "REGISTERED", '["a\\"b\'c", "é"]', arguments, 1, 0, 0, 0, 0, 0, "", "", "")
+
+
+def changed(xid: str, before: str, status: str, decision: str, settled: int = 0) -> Row:
+    return (xid, before, status, decision, "REQUESTED", 5, settled, 2, 0, 0, None, 2)
+
+
+async def test_what_is_written_is_found_again(store: SqlStore) -> None:
+    lease = await lead(store)
+    group = write(lease)
+    group.new_globals = [active("x1"), active("x2"), active("x3")]
+    group.new_branches = [branch("x1", 1), branch("x1", (1 << 63) - 1)]
+    group.asked = ["x1", "nothing"]
+    found = await store.commit(group)
+    assert {x: o.status for x, o in found.items()} == {"x1": "ACTIVE"}
+    chunks = [chunk async for chunk in store.unfinished()]
+    assert [row for rows, _ in chunks for row in rows] == group.new_globals
+    assert [row for _, rows in chunks for row in rows] == group.new_branches
+    assert await store.find("x1") == (group.new_globals[0], group.new_branches)
+    assert await store.find("nothing") is None
+    assert await store.epochs() == {lease.epoch: 0}
+
+
+async def test_changes_are_compared_and_set_together_or_not_at_all(store: SqlStore) -> None:
+    lease = await lead(store)
+    first = write(lease)
+    first.new_globals = [active(f"x{n}") for n in range(300)]
+    first.new_branches = [branch(f"x{n}", n) for n in range(300)]
+    await store.commit(first)
+    second = write(lease, 2)
+    second.changed_globals = [changed(f"x{n}", "ACTIVE", "COMMITTING", "COMMIT") for n in range(299)]
+    second.changed_branches = [(f"x{n}", n, "DONE", 3, 4, 0, 0, 1, "me", "", "it's") for n in range(300)]
+    await store.commit(second)
+    third = write(lease, 3)
+    third.new_globals = [active("y")]
+    third.changed_globals = [changed("x299", "ACTIVE", "COMMITTING", "COMMIT"), changed("x0", "ACTIVE", "COMMITTING", "COMMIT")]
+    with pytest.raises(UnknownCommitError):
+        await store.commit(third)
+    assert await store.find("y") is None
+    found = await store.find("x299")
+    assert found is not None
+    assert found[0][2] == "ACTIVE"
+    assert found[1][0][4:6] == ("DONE", branch("x299", 299)[5])
+
+
+async def test_a_commit_out_of_order_or_of_an_old_epoch_writes_nothing(open_node: Opener, store: SqlStore) -> None:
+    lease = await lead(store)
+    skipped = write(lease, 2)
+    skipped.new_globals = [active("x")]
+    with pytest.raises(FencedError):
+        await store.commit(skipped)
+    await store.commit(write(lease))
+    with pytest.raises(FencedError):
+        await store.commit(write(lease))
+    await store.release()
+    other = open_node("n2")
+    await other.start()
+    newer = await lead(other)
+    assert newer.epoch > lease.epoch
+    assert newer.commit_seq == lease.commit_seq + 1
+    assert newer.branch_ids >= lease.branch_ids_end, "no branch id is granted twice"
+    late = write(lease, 2)
+    late.new_globals = [active("x")]
+    with pytest.raises(FencedError):
+        await store.commit(late)
+    assert await other.find("x") is None
+    await other.commit(write(newer))
+    assert set(await other.epochs()) == {lease.epoch, newer.epoch}
+
+
+async def test_the_session_lock_tells_a_dead_leader_from_a_silent_one(open_node: Opener, store: SqlStore) -> None:
+    lease = await lead(store)
+    await store.commit(write(lease))
+    other = open_node("n2")
+    await other.start()
+    seen = await other.look()
+    assert (seen.holder, seen.address, seen.lock_free) == ("n1", "n1:8190", False)
+    assert await other.take_over(seen.epoch, TTL, "TAKEN") is None, "the leader is neither dead nor silent"
+    await asyncio.sleep(TTL / 1000 + 0.1)
+    silent = await other.look()
+    assert (silent.lock_free, silent.age >= TTL) == (False, True)
+    assert await other.take_over(silent.epoch, TTL, "TAKEN") is not None
+
+
+async def test_a_leader_that_ends_is_replaced_at_once(open_node: Opener, store: SqlStore) -> None:
+    await lead(store)
+    await store.release()
+    other = open_node("n2")
+    await other.start()
+    seen = await other.look()
+    assert seen.lock_free
+    assert await other.take_over(seen.epoch, 0, "TAKEN") is not None
+
+
+async def test_of_two_candidates_one_wins(open_node: Opener, store: SqlStore) -> None:
+    other = open_node("n2")
+    await other.start()
+    seen = await store.look()
+    leases = await asyncio.gather(*(s.take_over(seen.epoch, 0, "TAKEN") for s in (store, other)))
+    assert sum(lease is not None for lease in leases) == 1
+
+
+async def test_a_new_epoch_over_oneself(store: SqlStore) -> None:
+    lease = await lead(store)
+    await store.commit(write(lease))
+    newer = await store.take_over(lease.epoch, 0, "SELF")
+    assert newer is not None
+    assert newer.epoch > lease.epoch
+    with pytest.raises(FencedError):
+        await store.commit(write(lease, 2))
+    await store.commit(write(newer))
+
+
+async def test_retention_removes_only_what_it_is_told(store: SqlStore) -> None:
+    lease = await lead(store)
+    first = write(lease)
+    first.new_globals = [
+        active("default.1.1", status="COMMITTED", decision="COMMIT", settled_at=5),
+        active("default.1.2", status="COMMITTED", decision="COMMIT", settled_at=5, purge_at=50),
+        active("default.1.3"),
+        active("default.1.4", status="ROLLED_BACK", decision="ROLLBACK", settled_at=5, purge_at=90),
+        active("default.1.5", status="COMMITTED", decision="COMMIT", settled_at=5),
+    ]
+    first.new_branches = [branch(f"default.1.{n}", n) for n in range(1, 6)]
+    await store.commit(first)
+    assert await store.purgeable(60, 3, "default.2", 10) == ["default.1.2"]
+    assert await store.purgeable(60, 6, "default.1.5", 10) == ["default.1.2", "default.1.1"]
+    second = write(lease, 2)
+    second.purge_range = PurgeRange("default.1.1", "default.1.4")
+    second.purge_xids = ["default.1.4"]
+    second.purged = {lease.epoch: 4}
+    await store.commit(second)
+    left = [n for n in range(1, 6) if await store.find(f"default.1.{n}")]
+    assert left == [2, 3, 5]
+    for n in left:
+        found = await store.find(f"default.1.{n}")
+        assert found is not None
+        assert len(found[1]) == 1
+    assert await store.epochs() == {lease.epoch: 4}
+
+
+async def test_listing_filters_and_pages(store: SqlStore) -> None:
+    lease = await lead(store)
+    group = write(lease)
+    group.new_globals = [
+        active("x1", service="a", business_key="k"),
+        active("x2", service="b"),
+        active("x3", status="COMMITTED", decision="COMMIT", settled_at=5, business_key="k"),
+    ]
+    await store.commit(group)
+
+    async def xids(wanted: ListFilter) -> list[object]:
+        return [row[0] for row in await store.listing(wanted)]
+
+    assert await xids(ListFilter()) == ["x2", "x1"]
+    assert await xids(ListFilter(limit=1)) == ["x2"]
+    assert await xids(ListFilter(after="x2")) == ["x1"]
+    assert await xids(ListFilter(service="a")) == ["x1"]
+    assert await xids(ListFilter(statuses=("ACTIVE", "COMMITTED"), key="k")) == ["x3", "x1"]
+
+
+async def test_tokens(store: SqlStore) -> None:
+    token = Token("h" * 64, "shop", "order", ("order:*", "db@*"), "service")
+    await store.add_token(token, 1)
+    assert await store.tokens() == [token]
+    assert await store.drop_token("shop") == 1
+    assert await store.tokens() == []
+
+
+async def test_impossible_rows_are_refused_by_the_database(store: SqlStore) -> None:
+    lease = await lead(store)
+    group = write(lease)
+    group.new_globals = [active("x", status="COMMITTED", decision="ROLLBACK", settled_at=5)]
+    with pytest.raises(Exception, match="takes no commit|cannot write"):
+        await store.commit(group)
+    assert await store.find("x") is None
+    await store.commit(write(lease))
+
+
+async def test_the_migrations_make_the_schema(store: SqlStore, url: str) -> None:
+    drivers = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "sqlite": "sqlite"}
+    scheme = url.split(":", maxsplit=1)[0]
+    engine = create_engine(url.replace(scheme, drivers[scheme], 1))
+    with engine.connect() as connection:
+        options = {"version_table": VERSION_TABLE, "compare_type": False}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
+        connection.rollback()
+        migrate(engine)
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+        connection.commit()
+    with pytest.raises(StoreError, match="newer"):
+        migrate(engine)
+    engine.dispose()
+
+
+def test_a_store_that_is_none(tmp_path: Path) -> None:
+    for url in ("oracle://x/y", "not a url", "sqlite://"):
+        with pytest.raises(ConfigurationError):
+            open_store(url, "default", "n", "n:1", TTL, None, None)
