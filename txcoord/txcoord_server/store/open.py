@@ -33,46 +33,9 @@ def _mysql(group: str, lease_ttl: int) -> Dialect:
     return MysqlDialect(group, lease_ttl)
 
 
-def open_store(url: str, group: str, node: str, address: str, lease_ttl: int, writer: Executor | None, reader: Executor |
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-None)
--> SqlStore:
+def open_store(
+    url: str, group: str, node: str, address: str, lease_ttl: int, writer: Executor | None, reader: Executor | None
+) -> SqlStore:
     """A store that is not yet started.
 
     Args:
