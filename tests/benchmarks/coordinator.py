@@ -1,6 +1,4 @@
-"""The coordinator's budgets: throughput and latency over the stream, recovery, restart, memory; and that nothing told was "
-"lost.
-"""
+"""The coordinator's budgets: throughput and latency over the stream, recovery, restart, memory; nothing told was lost."""
 
 from __future__ import annotations
 
@@ -53,9 +51,7 @@ def coordinator_on(store: str) -> Iterator[CoordinatorProcess]:
 
 
 def over_the_stream(coordinator: CoordinatorProcess, store: str, runs: int) -> list[Figure]:
-    """Throughput at 256 in flight and latency at one; then the coordinator is killed and what was told is counted in the "
-    "store.
-    """
+    """Throughput at 256 in flight and latency at one; then a kill, and what was told is counted in the store."""
     floor, goal, limit, wanted = BUDGETS[store]
     asyncio.run(Load(256, 4_000).run(coordinator.address))  # warm
     busy: list[Result] = []

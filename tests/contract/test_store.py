@@ -77,8 +77,8 @@ def write(lease: Lease, number: int = 1) -> GroupWrite:
 
 def active(xid: str, **changes: object) -> Row:
     row: dict[str, object] = {
-        "xid": xid, "grp": "default", "status": "ACTIVE", "decision": None, "reason": None, "name": "naïve 'quoted' "
-        "\\n", "service": "order",
+        "xid": xid, "grp": "default", "status": "ACTIVE", "decision": None, "reason": None, "name": "naïve 'quoted' \\n",
+        "service": "order",
         "business_key": None, "traceparent": "", "begin_key": 7, "begun_at": 1, "first_begun_at": 1, "deadline_at": 9,
         "decided_at": 0, "settled_at": 0, "version": 1, "once_parked": 0, "forced": 0, "purge_at": None, "commit_seq": 1,
     }  # fmt: skip
