@@ -1,8 +1,8 @@
 """The process's one thread that talks to the coordinator, with an event loop of its own.
 
-It starts when it is first needed and is made anew after a fork, whose child inherits objects but no threads. User code never runs in
-it. gRPC cannot be used in a child whose parent has used it: connect before forking, but call nothing (nothing opens a connection
-until then).
+It starts when it is first needed and is made anew after a fork, whose child inherits objects but no threads. User code never runs
+in it. gRPC cannot be used in a child whose parent has used it: connect before forking, but call nothing (nothing opens a
+connection until then).
 """
 
 from __future__ import annotations
@@ -119,6 +119,6 @@ def refuse_green_threads() -> None:
     )
     if patched:
         raise ConfigurationError(
-            "txcoord does not run under gevent or eventlet: their green threads cannot share a process with gRPC's event loop and "
-            "would stop it; use threads or asyncio workers (for gunicorn: gthread or uvicorn workers)"
+            "txcoord does not run under gevent or eventlet: their green threads cannot share a process with gRPC's event loop "
+            "and would stop it; use threads or asyncio workers (for gunicorn: gthread or uvicorn workers)"
         )

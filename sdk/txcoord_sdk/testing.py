@@ -1,7 +1,8 @@
 """For users' own tests: a real coordinator as a child process, and pytest fixtures around it.
 
-The plugin is found by pytest by itself; it imports nothing of txcoord until a fixture is used. The coordinator keeps its decisions in
-a temporary SQLite file (or the store that it is given), listens on a free port and ends with the process that started it.
+The plugin is found by pytest by itself; it imports nothing of txcoord until a fixture is used. The coordinator keeps its
+decisions in a temporary SQLite file (or the store that it is given), listens on a free port and ends with the process that
+started it.
 """
 
 from __future__ import annotations

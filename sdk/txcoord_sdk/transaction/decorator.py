@@ -180,8 +180,8 @@ class GlobalTransactionFactory:
     def __call__(self, function: Callable[..., Any] | None = None, /, *, hooks: Hooks | None = None, **options: Any) -> Any:
         """Make a function, or a block, a global transaction.
 
-        Works on `def` and `async def` and keeps the signature. Returning commits, an exception rolls back; the function runs again
-        from its beginning where `retries` say so.
+        Works on `def` and `async def` and keeps the signature. Returning commits, an exception rolls back; the function runs
+        again from its beginning where `retries` say so.
 
         Args:
             function: When used without parentheses.

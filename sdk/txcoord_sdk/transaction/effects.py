@@ -1,7 +1,7 @@
 """Logic that must run in synchronous and asynchronous code, written once.
 
-It is a generator that yields what it needs from outside: a request to the session, a pause, or a call of the user's code. Two small
-drivers do these things, one by blocking and one by awaiting; nothing else in the SDK blocks or awaits.
+It is a generator that yields what it needs from outside: a request to the session, a pause, or a call of the user's code. Two
+small drivers do these things, one by blocking and one by awaiting; nothing else in the SDK blocks or awaits.
 """
 
 from __future__ import annotations

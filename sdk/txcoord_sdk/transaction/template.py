@@ -1,7 +1,7 @@
 """What surrounds the user's function: join or begin, run, commit or roll back, try again.
 
-The order is that of Spring's and Seata's transaction templates: propagation, begin, business, then commit, or rollback unless a rule
-says otherwise; hooks around the end; what was set aside is taken up again last.
+The order is that of Spring's and Seata's transaction templates: propagation, begin, business, then commit, or rollback unless a
+rule says otherwise; hooks around the end; what was set aside is taken up again last.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ class GlobalTransaction:
         """
         if time.monotonic() >= self.deadline:
             raise DeadlinePassedError(
-                f"the global transaction {self.known_xid or self.name} has passed its deadline, so this local transaction must not "
-                "commit: raise its timeout, or do less in it",
+                f"the global transaction {self.known_xid or self.name} has passed its deadline, so this local transaction must "
+                "not commit: raise its timeout, or do less in it",
                 {"xid": self.known_xid},
             )
 
@@ -140,8 +140,8 @@ class GlobalTransaction:
     def set_rollback_only(self, reason: str) -> None:
         """See to it that it is not committed.
 
-        In the initiator that is enough. In a participant the coordinator has to hear of it before the answer goes out: the carriers
-        do that with `veto`.
+        In the initiator that is enough. In a participant the coordinator has to hear of it before the answer goes out: the
+        carriers do that with `veto`.
         """
         self._rollback_only = self._rollback_only or reason or "marked rollback-only"
 
@@ -256,8 +256,8 @@ class GlobalTransaction:
     def _check_mine(self, what: str) -> None:
         if not self.initiator:
             raise TransactionEndedError(
-                f"this process only takes part in {self.known_xid}: only the service that began it can {what} it; raise an error, or "
-                "call set_rollback_only()"
+                f"this process only takes part in {self.known_xid}: only the service that began it can {what} it; raise an "
+                "error, or call set_rollback_only()"
             )
         if self.status is not GlobalStatus.ACTIVE:
             raise TransactionEndedError(f"{self!r} has ended: begin a new transaction")
