@@ -58,6 +58,11 @@ class Client:
 
     # ------------------------------------------------------------ life
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has been closed."""
+        return self._ended
+
     def start(self) -> Client:
         """Open the connection in the background; needed where a process serves resources before it asks anything itself."""
         self._thread()
@@ -178,8 +183,8 @@ class Client:
             found = client()
             if found is not None and not (found._started or found._ended or found._has_forked) and pid == os.getpid():
                 log.warning(
-                    "service %s registered actions and has not connected: second phases that it is to do wait; use `with client:`, "
-                    "client.start() or the ASGI middleware when the process starts",
+                    "service %s registered actions and has not connected: second phases that it is to do wait; use `with "
+                    "client:`, client.start() or the ASGI middleware when the process starts",
                     found.service,
                 )
 

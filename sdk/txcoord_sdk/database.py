@@ -1,34 +1,39 @@
-"""The service's databases: their identity, our tables in them, and a small pool of our own.
+"""The service's databases: their identity, and a small pool of our own.
 
 Second phases never use the application's pool: its connections may all be held by transactions that wait for this very rollback.
+Our pool is made anew from the application's, with its creator, listeners and dialect, so connections are the same in every
+respect; a gate keeps it small.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
-import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
-from sqlalchemy import Connection, Engine, create_engine, insert, inspect, select
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-
 from txcoord_proto.errors import ConfigurationError, TxcoordError
 
 from txcoord_sdk import schema
 from txcoord_sdk.dialects import Dialect, dialect_of
 from txcoord_sdk.local_transaction import watch
 from txcoord_sdk.participant import UnavailableError
+from txcoord_sdk.sealed_transaction import AsyncSealedTransaction, SealedTransaction
 
 T = TypeVar("T")
 
 POOL_SIZE = 2
+FENCE_RETENTION = 7 * 24 * 3600.0
+LOCK_WAIT_SECONDS = 10
 _PREPARE: dict[str, Any] = {
     "retry": retry_if_exception_type(DBAPIError),
     "stop": stop_after_attempt(4),
@@ -43,6 +48,9 @@ class Database:
     Args:
         engine: The application's Engine or AsyncEngine.
         name: For people, and for actions that name their database.
+
+    Raises:
+        ConfigurationError: It is of no supported kind, lives in memory, or commits by itself.
     """
 
     def __init__(self, engine: Engine | AsyncEngine, name: str) -> None:
@@ -51,10 +59,15 @@ class Database:
         self.is_async = isinstance(engine, AsyncEngine)
         self.sync_engine: Engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
         self.dialect: Dialect = dialect_of(self.sync_engine.dialect.name)
+        self.fence_retention = FENCE_RETENTION
+        """Seconds that fence rows stay at least; half of it is how old a phase one may become."""
         self._id = ""
+        self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._gate = threading.Semaphore(POOL_SIZE)
         self._own: Engine | None = None
-        self._own_async: dict[asyncio.AbstractEventLoop, AsyncEngine] = {}
+        self._own_async: dict[asyncio.AbstractEventLoop, tuple[AsyncEngine, asyncio.Semaphore]] = {}
+        self._refuse_unfit()
         watch(self.sync_engine)
 
     @property
@@ -63,115 +76,172 @@ class Database:
         return self._id
 
     def prepare(self) -> str:
-        """Create our tables where they are missing; returns the database's identity."""
+        """Create our tables where they are missing; returns the database's identity.
+
+        Raises:
+            ConfigurationError: They are missing and may not be created by this user.
+            UnavailableError: The database cannot be reached.
+        """
         if not self._id:
             with _tables_missing(self.name):
-                self._id = Retrying(**_PREPARE)(self.run, prepare)
+                self._id = Retrying(**_PREPARE)(self.run, schema.prepare)
         return self._id
 
     async def aprepare(self) -> str:
-        """Create our tables where they are missing; returns the database's identity."""
+        """Create our tables where they are missing; returns the database's identity. Raises like `prepare`."""
         if not self._id:
             with _tables_missing(self.name):
-                self._id = await AsyncRetrying(**_PREPARE)(self.arun, prepare)
+                self._id = await AsyncRetrying(**_PREPARE)(self.arun, schema.prepare)
         return self._id
 
+    def own_transaction(self) -> SealedTransaction:
+        """A local transaction on our own pool."""
+        return SealedTransaction(self._own_engine(), self._gate)
+
+    def own_async_transaction(self) -> AsyncSealedTransaction:
+        """A local transaction on our own pool of the running event loop."""
+        return AsyncSealedTransaction(*self._own_async_engine())
+
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a local transaction on our own pool; waits and deadlocks are the caller's.
+        """Run `work` in a local transaction on our own pool.
 
         Raises:
             UnavailableError: The database cannot be reached.
         """
-        with self._unavailable(), self._pool().begin() as connection:
-            return work(connection)
+        local = self.own_transaction()
+        with self.reaching():
+            try:
+                local.start()
+                result = local.run(work)
+                local.commit()
+            finally:
+                local.close()
+        return result
 
     async def arun(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a local transaction on our own pool. Raises like `run`."""
-        with self._unavailable():
-            async with self._async_pool().begin() as connection:
-                return await connection.run_sync(work)
+        local = self.own_async_transaction()
+        with self.reaching():
+            try:
+                await local.start()
+                result = await local.run(work)
+                await local.commit()
+            finally:
+                await local.close()
+        return result
 
-    async def arun_async(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Run the coroutine function `work` with an AsyncConnection, in a local transaction on our own pool."""
-        with self._unavailable():
-            async with self._async_pool().begin() as connection:
-                return await work(connection)
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """A block in which lost and refused connections become `UnavailableError`."""
+        try:
+            yield
+        except (DBAPIError, OSError, PoolTimeoutError) as error:
+            # SQLAlchemy names no statement in what it met while connecting.
+            connecting = isinstance(error, (OperationalError, InterfaceError)) and error.statement is None
+            if isinstance(error, DBAPIError) and not (connecting or error.connection_invalidated):
+                raise
+            raise UnavailableError(f"database {self.name!r} cannot be reached: {error}") from error
 
     def close(self) -> None:
         """Close our own pools."""
         if self._own is not None:
             self._own.dispose()
-        for loop, pool in self._own_async.items():
+        for loop, (engine, _) in self._own_async.items():
             if loop.is_running():
-                asyncio.run_coroutine_threadsafe(pool.dispose(), loop)
+                asyncio.run_coroutine_threadsafe(engine.dispose(), loop)
         self._own = None
         self._own_async.clear()
 
     async def aclose(self) -> None:
         """Close our own pool of the running loop."""
-        pool = self._own_async.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            await pool.dispose()
+        own = self._own_async.pop(asyncio.get_running_loop(), None)
+        if own is not None:
+            await own[0].dispose()
 
     # ------------------------------------------------------------ inside
 
-    def _unavailable(self) -> _Unavailable:
-        return _Unavailable(self.name)
+    def _refuse_unfit(self) -> None:
+        engine = self.sync_engine
+        level = engine.get_execution_options().get(
+            "isolation_level", getattr(engine.dialect, "_on_connect_isolation_level", None)
+        )
+        if level == "AUTOCOMMIT":
+            raise ConfigurationError(
+                f"{engine.url!r} commits each statement by itself (isolation_level='AUTOCOMMIT'), so a fence could not stand "
+                "or fall with its effects: bind an engine with another isolation level"
+            )
+        if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
+            raise ConfigurationError(
+                "an SQLite database in memory belongs to one connection and ends with the process, before its second phases: "
+                "use a file, create_engine('sqlite:///service.db')"
+            )
 
-    def _pool_options(self) -> dict[str, Any]:
-        source = self.sync_engine.pool
-        options: dict[str, Any] = {"creator": lambda: source._invoke_creator(None)}  # type: ignore[arg-type]
-        if self.sync_engine.dialect.name != "sqlite":
-            options |= {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_pre_ping": True}
-        return options
+    def _make_own(self) -> Engine:
+        source = self.sync_engine
+        pool = source.pool.recreate()
+        statements = self.dialect.limit_lock_wait(LOCK_WAIT_SECONDS)
 
-    def _pool(self) -> Engine:
+        @event.listens_for(pool, "connect")
+        def set_up(dbapi_connection: Any, record: object) -> None:
+            cursor = dbapi_connection.cursor()
+            try:
+                for statement in statements:  # one branch that waits must not hold up the others
+                    cursor.execute(statement)
+                if self._id:
+                    cursor.execute("SELECT id FROM txcoord_database")
+                    self._check_identity(cursor.fetchone())
+            finally:
+                cursor.close()
+            dbapi_connection.commit()
+
+        return Engine(pool, source.dialect, source.url, execution_options=dict(source.get_execution_options()))
+
+    def _check_identity(self, row: Any) -> None:
+        """A guard written into another database would be taken for a cancel."""
+        if row is None or row[0] != self._id:
+            raise UnavailableError(
+                f"database {self.name!r} was {self._id} and is {row and row[0]} now: connect to the right one, or restart the "
+                "process"
+            )
+
+    def _forget_parents(self) -> None:
+        """After a fork the connections are the parent's."""
+        if self._pid != os.getpid():
+            self._pid, self._own, self._own_async = os.getpid(), None, {}
+            self._gate = threading.Semaphore(POOL_SIZE)
+
+    def _own_engine(self) -> Engine:
+        if self.is_async:
+            raise ConfigurationError(f"database {self.name!r} is asynchronous: give the action `async def` functions")
         with self._lock:
+            self._forget_parents()
             if self._own is None:
-                if self.is_async:
-                    raise ConfigurationError(f"database {self.name!r} is asynchronous: give the action `async def` functions")
-                self._own = create_engine(self.sync_engine.url, **self._pool_options())
+                self._own = self._make_own()
             return self._own
 
-    def _async_pool(self) -> AsyncEngine:
+    def _own_async_engine(self) -> tuple[AsyncEngine, asyncio.Semaphore]:
         if not self.is_async:
             raise ConfigurationError(f"database {self.name!r} is synchronous: give the action plain functions")
         loop = asyncio.get_running_loop()
-        pool = self._own_async.get(loop)
-        if pool is None:
-            pool = self._own_async[loop] = create_async_engine(self.sync_engine.url, **self._pool_options())
-        return pool
+        with self._lock:
+            self._forget_parents()
+            own = self._own_async.get(loop)
+            if own is None:
+                own = self._own_async[loop] = AsyncEngine(self._make_own()), asyncio.Semaphore(POOL_SIZE)
+            return own
 
 
 @contextmanager
 def _tables_missing(name: str) -> Iterator[None]:
-    """Says what to do where our tables cannot be made.
-
-    Raises:
-        ConfigurationError: They are missing and may not be created by this user.
-    """
+    """Says what to do where our tables are not there and cannot be created."""
     try:
         yield
     except DBAPIError as error:
         raise ConfigurationError(
-            f"our tables are missing in database {name!r} and cannot be created ({error.orig}): run `txcoord-agent init URL` once with "
-            "a user that may"
+            f"our tables in database {name!r} ({', '.join(schema.metadata.tables)}) cannot be created or read ({error.orig}): "
+            "run `txcoord-agent init URL` once as a user that may create tables, and grant SELECT, INSERT, UPDATE and DELETE "
+            "on them"
         ) from error
-
-
-class _Unavailable:
-    """Turns lost and refused connections into `UnavailableError`."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        lost = isinstance(error, DBAPIError) and (error.connection_invalidated or error.statement is None)
-        if lost or isinstance(error, (ConnectionError, OSError)):
-            raise UnavailableError(f"database {self._name!r} cannot be reached: {error}") from error
 
 
 class Databases:
@@ -184,13 +254,14 @@ class Databases:
         """Take a database in.
 
         Raises:
-            ConfigurationError: The name is taken, or there are several and one has none.
+            ConfigurationError: The name is taken, there are several and one has none, or the engine does not fit.
         """
         if not isinstance(engine, (Engine, AsyncEngine)):
             raise ConfigurationError(f"bind(engine) takes an Engine or AsyncEngine of SQLAlchemy, not {type(engine).__name__}")
         if name in self._known:
             raise ConfigurationError(
-                f"a database {name!r} is bound already: name each, bind(engine, name='orders'), and name them in @tcc(database=...)"
+                f"a database {name!r} is bound already: name each, bind(engine, name='orders'), and name them in "
+                "@tcc(database=...)"
             )
         database = self._known[name] = Database(engine, name)
         return database
@@ -220,34 +291,16 @@ class Databases:
             await database.aclose()
 
 
-def prepare(connection: Connection) -> str:
-    """Create our tables where they are missing; returns the database's identity.
-
-    Two processes may do this at the same moment: the one that comes second fails and succeeds when it tries again.
-    """
-    have = set(inspect(connection).get_table_names())
-    for table in schema.metadata.sorted_tables:
-        if table.name not in have:
-            table.create(connection)
-    known = connection.scalar(select(schema.database.c.id))
-    if known is None:
-        try:
-            with connection.begin_nested():
-                connection.execute(insert(schema.database).values(one=1, id=str(uuid.uuid4())))
-        except IntegrityError:
-            pass  # another process was faster
-        known = connection.scalar(select(schema.database.c.id))
-    return str(known)
-
-
 @click.command("init")
 @click.argument("url")
 def init_command(url: str) -> None:
     """Create txcoord's tables in the business database at URL (a synchronous SQLAlchemy URL)."""
     try:
+        dialect_of(make_url(url).get_backend_name())
         engine = create_engine(url)
         with engine.begin() as connection:
-            click.echo(f"database {prepare(connection)} is ready")
+            click.echo(f"database {schema.prepare(connection)} is ready")
+        engine.dispose()
     except (TxcoordError, DBAPIError, ImportError) as error:
         click.echo(f"cannot prepare the database: {error}", err=True)
         sys.exit(1)

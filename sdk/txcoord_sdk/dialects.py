@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 from sqlalchemy import BigInteger, Insert, Table, literal_column
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import ColumnElement
 from txcoord_proto.errors import ConfigurationError
 
@@ -23,8 +21,20 @@ class Dialect(ABC):
         """An INSERT that does nothing where the primary key exists, and waits where another transaction is inserting it."""
 
     @abstractmethod
-    def transient(self, error: DBAPIError) -> bool:
-        """Whether the same local transaction may succeed when it is run again: deadlock, serialisation failure, lock time-out."""
+    def transient(self, error: BaseException) -> bool:
+        """Whether the same local transaction may succeed when it is run again: deadlock, serialisation failure, lock time-out.
+
+        Args:
+            error: As the driver raised it.
+        """
+
+    @abstractmethod
+    def refused(self, error: BaseException) -> bool:
+        """Whether the driver's error at COMMIT says that the database has not committed, for certain."""
+
+    @abstractmethod
+    def limit_lock_wait(self, seconds: int) -> tuple[str, ...]:
+        """Statements after which a connection waits no longer for a lock."""
 
 
 class Sqlite(Dialect):
@@ -36,9 +46,17 @@ class Sqlite(Dialect):
         """See `Dialect.insert_if_absent`."""
         return sqlite.insert(table).on_conflict_do_nothing()
 
-    def transient(self, error: DBAPIError) -> bool:
+    def transient(self, error: BaseException) -> bool:
         """See `Dialect.transient`."""
-        return "database is locked" in str(error.orig) or "database table is locked" in str(error.orig)
+        return "database is locked" in str(error) or "database table is locked" in str(error)
+
+    def refused(self, error: BaseException) -> bool:
+        """See `Dialect.refused`: a failed COMMIT leaves the transaction open."""
+        return True
+
+    def limit_lock_wait(self, seconds: int) -> tuple[str, ...]:
+        """See `Dialect.limit_lock_wait`."""
+        return (f"PRAGMA busy_timeout = {seconds * 1000}",)
 
 
 class Postgresql(Dialect):
@@ -50,10 +68,17 @@ class Postgresql(Dialect):
         """See `Dialect.insert_if_absent`."""
         return postgresql.insert(table).on_conflict_do_nothing()
 
-    def transient(self, error: DBAPIError) -> bool:
+    def transient(self, error: BaseException) -> bool:
         """See `Dialect.transient`."""
-        state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-        return state in ("40001", "40P01", "55P03")
+        return _sqlstate(error) in ("40001", "40P01", "55P03")
+
+    def refused(self, error: BaseException) -> bool:
+        """See `Dialect.refused`: constraints and serialisation are checked at COMMIT; other errors may come after it."""
+        return _sqlstate(error)[:2] in ("23", "25", "40", "44")
+
+    def limit_lock_wait(self, seconds: int) -> tuple[str, ...]:
+        """See `Dialect.limit_lock_wait`."""
+        return (f"SET lock_timeout = '{seconds}s'",)
 
 
 class Mysql(Dialect):
@@ -65,10 +90,25 @@ class Mysql(Dialect):
         """See `Dialect.insert_if_absent`."""
         return mysql.insert(table).prefix_with("IGNORE")
 
-    def transient(self, error: DBAPIError) -> bool:
-        """See `Dialect.transient`."""
-        code: Any = error.orig.args[0] if error.orig is not None and error.orig.args else None
-        return code in (1205, 1213)
+    def transient(self, error: BaseException) -> bool:
+        """See `Dialect.transient`: lock time-out, deadlock, a row changed since the snapshot (MariaDB 11)."""
+        return _errno(error) in (1205, 1213, 1020)
+
+    def refused(self, error: BaseException) -> bool:
+        """See `Dialect.refused`: certification of a cluster, before the commit."""
+        return _errno(error) in (1205, 1213)
+
+    def limit_lock_wait(self, seconds: int) -> tuple[str, ...]:
+        """See `Dialect.limit_lock_wait`."""
+        return (f"SET innodb_lock_wait_timeout = {seconds}",)
+
+
+def _sqlstate(error: BaseException) -> str:
+    return str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
+
+
+def _errno(error: BaseException) -> object:
+    return error.args[0] if error.args else None
 
 
 _BY_NAME: dict[str, Dialect] = {"sqlite": Sqlite(), "postgresql": Postgresql(), "mysql": Mysql(), "mariadb": Mysql()}

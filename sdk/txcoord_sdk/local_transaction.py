@@ -1,8 +1,13 @@
 """Learning how a local transaction ends: committed, rolled back, or unknown.
 
-SQLAlchemy's `commit` event fires before COMMIT and cannot say that it succeeded, so the engine's dialect is given a subclass of its
-own class whose commit and rollback tell those who enlisted with the connection. It costs a dictionary look-up per local transaction
-and nothing per statement. The same seam serves every driver, synchronous or not, and AT extends it.
+SQLAlchemy's `commit` event fires before COMMIT and cannot say that it succeeded, so the engine's dialect is given a subclass of
+its own class whose commit and rollback tell those who enlisted with the connection. Outside a global transaction that costs a
+look at an empty dictionary per local transaction and nothing per statement. The same seam serves every driver, synchronous or
+not, and AT extends it.
+
+Two databases end a transaction without saying so at COMMIT: PostgreSQL answers the COMMIT of a failed transaction with a silent
+ROLLBACK, and MariaDB rolls back at a deadlock and begins anew. So once a statement has failed, enlistments are in doubt and have
+to look whether their own row is still there before COMMIT is sent.
 """
 
 from __future__ import annotations
@@ -10,18 +15,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import Dialect
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import Dialect, TwoPhaseTransaction
+from txcoord_proto.errors import ConfigurationError
 
-_KEY = "txcoord"
+from txcoord_sdk.dialects import dialect_of
 
 
 class Enlistment(Protocol):
     """Somebody who has to know how a local transaction ends. Exactly one of the last three is called, once."""
 
-    def before_commit(self) -> None:
-        """COMMIT is about to be sent; raising keeps it from being sent."""
+    def before_commit(self, in_doubt: bool) -> None:
+        """COMMIT is about to be sent; raising rolls back instead.
+
+        Args:
+            in_doubt: A statement has failed since: what was done before it may be gone although the connection is open.
+        """
 
     def committed(self) -> None:
         """COMMIT returned."""
@@ -30,17 +39,23 @@ class Enlistment(Protocol):
         """It is certain that nothing of it stays."""
 
     def unknown(self, error: BaseException) -> None:
-        """The connection was lost while COMMIT was under way."""
+        """COMMIT was sent and not answered."""
 
 
 class LocalState:
-    """Of one connection with a local transaction open."""
+    """Of one connection with a local transaction open.
 
-    __slots__ = ("enlistments", "savepoints")
+    Args:
+        dbapi_connection: Kept, so that no other connection gets its identity meanwhile.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("dbapi_connection", "enlistments", "in_doubt", "savepoints")
+
+    def __init__(self, dbapi_connection: object) -> None:
+        self.dbapi_connection = dbapi_connection
         self.enlistments: list[Enlistment] = []
         self.savepoints: list[tuple[str, int]] = []
+        self.in_doubt = False
 
     def end(self, tell: Callable[[Enlistment], None], first: int = 0) -> None:
         """Tell the enlistments from `first` on, and forget them."""
@@ -48,109 +63,153 @@ class LocalState:
         for enlistment in ended:
             tell(enlistment)
 
+    def leave_savepoint(self, name: str) -> int | None:
+        """Forget a savepoint and those inside it; returns how many had enlisted before it."""
+        for place, (known, before) in enumerate(self.savepoints):
+            if known == name:
+                del self.savepoints[place:]
+                return before
+        return None
+
 
 def watch(engine: Engine) -> None:
     """Have local transactions of `engine` tell their ends; does nothing the second time."""
     dialect = engine.dialect
     kind = type(dialect)
-    if issubclass(kind, WatchedDialect):
-        return
-    caches = {"supports_statement_cache": kind.supports_statement_cache}
-    dialect.__class__ = type(f"Watched{kind.__name__}", (WatchedDialect, kind), caches)
-    event.listen(engine, "close", _closed)
+    if not issubclass(kind, WatchedDialect):
+        # Before the class is swapped, since the next commit of another thread uses it.
+        dialect._txcoord_open = {}  # type: ignore[attr-defined]
+        # SQLAlchemy asks each class for itself whether its statements may be cached.
+        own = {name: vars(kind)[name] for name in ("supports_statement_cache",) if name in vars(kind)}
+        dialect.__class__ = type(f"Watched{kind.__name__}", (WatchedDialect, kind), own)
 
 
-def is_watched(connection: Connection) -> bool:
-    """Whether the connection's engine tells the ends of local transactions."""
-    return isinstance(connection.dialect, WatchedDialect)
+def check_can_enlist(connection: Connection) -> None:
+    """Refuse a connection that cannot tell how its local transaction ends.
+
+    Raises:
+        ConfigurationError: Its engine is not watched, or commits by itself, or in two phases.
+    """
+    dialect = connection.dialect
+    if not isinstance(dialect, WatchedDialect):
+        raise ConfigurationError(f"the engine of {connection.engine.url!r} is not known here: call client.bind(engine) first")
+    if isinstance(connection.get_transaction(), TwoPhaseTransaction):
+        raise ConfigurationError("a two-phase transaction of the session (twophase=True) cannot take part: use a plain one")
+    level = connection.get_execution_options().get("isolation_level", getattr(dialect, "_on_connect_isolation_level", None))
+    if level == "AUTOCOMMIT":
+        raise ConfigurationError("a connection with isolation_level='AUTOCOMMIT' has no local transaction: use another level")
 
 
 def enlist(connection: Connection, enlistment: Enlistment) -> None:
-    """Have `enlistment` hear how the connection's local transaction, or the savepoint that is open in it, ends."""
-    info = connection.info
-    state = info.get(_KEY)
-    if state is None:
-        state = info[_KEY] = LocalState()
-    state.enlistments.append(enlistment)
+    """Have `enlistment` hear how the connection's local transaction, or the savepoint that is open in it, ends.
+
+    Raises:
+        ConfigurationError: See `check_can_enlist`.
+    """
+    check_can_enlist(connection)
+    dialect = connection.dialect
+    assert isinstance(dialect, WatchedDialect)
+    dialect._txcoord_state(connection, make=True).enlistments.append(enlistment)
 
 
 class WatchedDialect(Dialect):
     """Mixed in before a dialect's own class by `watch`."""
 
+    _txcoord_open: dict[int, LocalState]
+
+    def _txcoord_state(self, connection: Connection, make: bool = False) -> LocalState:
+        raw = connection.connection.dbapi_connection
+        state = self._txcoord_open.get(id(raw))
+        if state is None:
+            state = LocalState(raw)
+            if make:
+                self._txcoord_open[id(raw)] = state
+        return state
+
+    def _txcoord_pop(self, raw: object) -> LocalState | None:
+        return self._txcoord_open.pop(id(raw), None)
+
     def do_commit(self, dbapi_connection: Any) -> None:
-        """COMMIT, then tell."""
-        state = _state(dbapi_connection)
+        """COMMIT, then tell; what may not or cannot be committed is rolled back."""
+        state = self._txcoord_open.get(id(dbapi_connection.dbapi_connection)) if self._txcoord_open else None
         if state is None:
             super().do_commit(dbapi_connection)
             return
         sent = False
         try:
             for enlistment in state.enlistments:
-                enlistment.before_commit()
+                enlistment.before_commit(state.in_doubt)
             sent = True
             super().do_commit(dbapi_connection)
         except BaseException as error:
-            if sent and not self._refused(error, dbapi_connection):
-                dbapi_connection.info.pop(_KEY, None)
+            if sent and not self._txcoord_refused(error, dbapi_connection):
+                self._txcoord_pop(state.dbapi_connection)
                 lost = error
                 state.end(lambda e: e.unknown(lost))
             else:
                 # SQLAlchemy takes the transaction as ended and would hand the connection on with its work undecided.
                 self.do_rollback(dbapi_connection)
             raise
-        dbapi_connection.info.pop(_KEY, None)
+        self._txcoord_pop(state.dbapi_connection)
         state.end(lambda e: e.committed())
 
-    def _refused(self, error: BaseException, dbapi_connection: Any) -> bool:
+    def _txcoord_refused(self, error: BaseException, dbapi_connection: Any) -> bool:
         """Whether the database itself answered that it does not commit."""
-        known = isinstance(error, self.loaded_dbapi.Error)
-        return known and not self.is_disconnect(error, dbapi_connection, None)  # type: ignore[arg-type]
+        if not isinstance(error, self.loaded_dbapi.Error):
+            return False
+        lost = self.is_disconnect(error, dbapi_connection, None)
+        return not lost and dialect_of(self.name).refused(error)
 
     def do_rollback(self, dbapi_connection: Any) -> None:
         """ROLLBACK, then tell; a lost connection is rolled back by the database."""
-        state = _state(dbapi_connection)
+        state = self._txcoord_pop(dbapi_connection.dbapi_connection) if self._txcoord_open else None
         try:
             super().do_rollback(dbapi_connection)
         finally:
             if state is not None:
-                dbapi_connection.info.pop(_KEY, None)
                 state.end(lambda e: e.rolled_back())
+
+    def do_close(self, dbapi_connection: Any) -> None:
+        """Close; the database rolls back what was open."""
+        try:
+            super().do_close(dbapi_connection)
+        finally:
+            self._txcoord_closed(dbapi_connection)
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        """Close at once; the database rolls back what was open."""
+        try:
+            super().do_terminate(dbapi_connection)
+        finally:
+            self._txcoord_closed(dbapi_connection)
+
+    def _txcoord_closed(self, raw: object) -> None:
+        state = self._txcoord_pop(raw)
+        if state is not None:
+            state.end(lambda e: e.rolled_back())
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        """SQLAlchemy asks this of every error of the driver: from now on the open transaction is in doubt."""
+        state = self._txcoord_open.get(id(getattr(connection, "dbapi_connection", None))) if self._txcoord_open else None
+        if state is not None:
+            state.in_doubt = True
+        return bool(super().is_disconnect(e, connection, cursor))
 
     def do_savepoint(self, connection: Connection, name: str) -> None:
         """SAVEPOINT; what enlists after it ends with it where it is rolled back."""
         super().do_savepoint(connection, name)
-        state = connection.info.setdefault(_KEY, LocalState())
+        state = self._txcoord_state(connection, make=True)
         state.savepoints.append((name, len(state.enlistments)))
 
     def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
         """ROLLBACK TO, then tell those who enlisted since."""
         super().do_rollback_to_savepoint(connection, name)
-        state = connection.info.get(_KEY)
-        if state is not None:
-            place = next(i for i, (known, _) in enumerate(state.savepoints) if known == name)
-            first = state.savepoints[place][1]
-            del state.savepoints[place:]
-            state.end(lambda e: e.rolled_back(), first)
+        state = self._txcoord_state(connection)
+        before = state.leave_savepoint(name)
+        if before is not None:
+            state.end(lambda e: e.rolled_back(), before)
 
     def do_release_savepoint(self, connection: Connection, name: str) -> None:
         """RELEASE: what enlisted since goes on with the savepoint around it."""
         super().do_release_savepoint(connection, name)
-        state = connection.info.get(_KEY)
-        if state is not None:
-            place = next(i for i, (known, _) in enumerate(state.savepoints) if known == name)
-            del state.savepoints[place:]
-
-
-def _state(dbapi_connection: Any) -> LocalState | None:
-    try:
-        state = dbapi_connection.info.get(_KEY)
-    except (AttributeError, NotImplementedError):
-        return None  # the connection with which SQLAlchemy gets to know the database
-    return state if isinstance(state, LocalState) else None
-
-
-def _closed(raw: DBAPIConnection, record: Any) -> None:
-    """A connection that is closed with a local transaction open: the database rolls it back."""
-    state = record.info.pop(_KEY, None)
-    if state is not None:
-        state.end(lambda e: e.rolled_back())
+        self._txcoord_state(connection).leave_savepoint(name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 from txcoord_proto.errors import TxcoordError
 
 from txcoord_sdk.dialects import dialect_of
@@ -57,10 +57,16 @@ def tried(connection: Connection, xid: str, branch_id: int, resource: str) -> No
     state = _state(connection, xid, branch_id)
     if state in (FenceState.SUSPENDED, FenceState.CANCELLED):
         raise HangingTryError(
-            f"branch {branch_id} of {xid} was cancelled before its try arrived: roll the local transaction back; the global one is over",
+            f"branch {branch_id} of {xid} was cancelled before its try arrived: roll the local transaction back; the global "
+            "one is over",
             {"xid": xid},
         )
     raise RepeatedTryError(f"the try of branch {branch_id} of {xid} has run before ({state})", {"xid": xid})
+
+
+def is_tried(connection: Connection, xid: str, branch_id: int) -> bool:
+    """Whether the row of a try is still there, in the local transaction that wrote it."""
+    return _state(connection, xid, branch_id) is FenceState.TRIED
 
 
 def confirmed(connection: Connection, xid: str, branch_id: int) -> bool:
@@ -76,8 +82,8 @@ def confirmed(connection: Connection, xid: str, branch_id: int) -> bool:
         return False
     if state is None:
         raise ParkError(
-            f"confirm of branch {branch_id} of {xid} finds no tried row in this database: was the database restored, or cleaned by hand? "
-            "Check the data, then `txcoord force-commit` or retry"
+            f"confirm of branch {branch_id} of {xid} finds no tried row in this database: was the database restored, or "
+            "cleaned by hand? Check the data, then `txcoord force-commit` or retry"
         )
     raise ParkError(f"confirm of branch {branch_id} of {xid} finds it {state}: check the data, then `txcoord force-commit`")
 
@@ -100,6 +106,20 @@ def cancelled(connection: Connection, xid: str, branch_id: int, resource: str) -
     return False
 
 
+def remember(connection: Connection, xid: str, branch_id: int, result: str) -> None:
+    """Keep what the first call of the second phase returned."""
+    connection.execute(update(fence).where(*_row(xid, branch_id)).values(result=result))
+
+
+def remembered(connection: Connection, xid: str, branch_id: int) -> str | None:
+    """What the first call of the second phase returned; None where it returned nothing."""
+    return connection.scalar(select(fence.c.result).where(*_row(xid, branch_id)))
+
+
+def _row(xid: str, branch_id: int) -> tuple[ColumnElement[bool], ...]:
+    return fence.c.xid == xid, fence.c.branch_id == branch_id
+
+
 def _insert(connection: Connection, xid: str, branch_id: int, resource: str, state: FenceState) -> bool:
     dialect = dialect_of(connection.dialect.name)
     row = {"xid": xid, "branch_id": branch_id, "resource": resource, "state": state.value}
@@ -109,12 +129,17 @@ def _insert(connection: Connection, xid: str, branch_id: int, resource: str, sta
 
 def _change(connection: Connection, xid: str, branch_id: int, to: FenceState) -> bool:
     dialect = dialect_of(connection.dialect.name)
-    mine = and_(fence.c.xid == xid, fence.c.branch_id == branch_id, fence.c.state == FenceState.TRIED.value)
-    return connection.execute(update(fence).where(mine).values(state=to.value, changed_at=dialect.now)).rowcount == 1
+    tried = fence.c.state == FenceState.TRIED.value
+    return (
+        connection.execute(
+            update(fence).where(*_row(xid, branch_id), tried).values(state=to.value, changed_at=dialect.now)
+        ).rowcount
+        == 1
+    )
 
 
 def _state(connection: Connection, xid: str, branch_id: int) -> FenceState | None:
     """The present state, also under REPEATABLE READ: a locking read is no snapshot read."""
-    query = select(fence.c.state).where(fence.c.xid == xid, fence.c.branch_id == branch_id).with_for_update()
+    query = select(fence.c.state).where(*_row(xid, branch_id)).with_for_update()
     found = connection.scalar(query)
     return FenceState(found) if found is not None else None

@@ -1,1 +1,1 @@
-"""TCC: try, confirm, cancel as decorators."""
+"""TCC: a try that reserves, a confirm that uses the reservation, a cancel that gives it back."""

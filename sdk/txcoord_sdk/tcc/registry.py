@@ -8,7 +8,9 @@ from typing import Any
 from txcoord_proto.errors import ConfigurationError
 
 from txcoord_sdk.client import Client, on_client
-from txcoord_sdk.tcc.action import Action, TccParticipant
+from txcoord_sdk.tcc.action import Action
+from txcoord_sdk.tcc.cleaning import keep_clean
+from txcoord_sdk.tcc.second_phase import TccParticipant
 
 _announced: dict[tuple[int, str], weakref.ref[Action]] = {}
 
@@ -23,27 +25,27 @@ def announce(action: Action, client: Client | None, instance: Any = None) -> Non
     known = _announced.get(place)
     if known is not None and known() not in (None, action):
         raise ConfigurationError(f"there are two actions {action.name!r} in this process: names are unique in a service")
-    action.check_complete()
+    action.parts  # noqa: B018 - refuses an action that lacks one
     _announced[place] = weakref.ref(action)
     on_client(client, lambda c: _serve(c, action, instance))
 
 
 def _serve(client: Client, action: Action, instance: Any) -> None:
-    if not action.fenced:
+    if not action.uses_database:
         client.serve(action.resource(client.service, ""), TccParticipant(action, None, instance))
         return
     database = client.databases.get(action.database_name)
+    action.check_engine(database.is_async)
     participant = TccParticipant(action, database, instance)
 
-    if action.attempt.is_async:
+    def ready(database_id: str) -> None:
+        client.serve(action.resource(client.service, database_id), participant)
+        keep_clean(client, database)
 
-        async def aserve() -> None:
-            client.serve(action.resource(client.service, await database.aprepare()), participant)
+    async def aserve() -> None:
+        ready(await database.aprepare())
 
-        client.in_background(aserve)
-    else:
+    def serve() -> None:
+        ready(database.prepare())
 
-        def serve() -> None:
-            client.serve(action.resource(client.service, database.prepare()), participant)
-
-        client.in_background(serve)
+    client.in_background(aserve if database.is_async else serve)

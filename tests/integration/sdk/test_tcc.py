@@ -50,7 +50,7 @@ def action(client: Client, name: str = "reserve", session: bool = False) -> Try[
         conn.execute(text(MOVE), {"sku": sku, "free": quantity, "reserved": quantity, "sold": 0})
 
     attempt.__annotations__["conn"] = kind
-    made = tcc(name, client=client)(attempt)
+    made: Try[..., None] = tcc(name, client=client)(attempt)
 
     @made.confirm
     def _confirm(conn: Connection, sku: str, quantity: int) -> None:
@@ -179,7 +179,9 @@ def test_a_transaction_past_its_deadline_is_told_so(client: Client, engine: Engi
     assert caught.value.reason == "TIMEOUT"
 
 
-def test_a_restarted_process_without_traffic_finishes_second_phases(client: Client, engine: Engine, txcoord_coordinator: CoordinatorProcess) -> None:
+def test_a_restarted_process_without_traffic_finishes_second_phases(
+    client: Client, engine: Engine, txcoord_coordinator: CoordinatorProcess
+) -> None:
     client.bind(engine)
     reserve = action(client)
     with client.global_transaction(name="block") as transaction:

@@ -1,0 +1,122 @@
+"""Phase two: confirm and cancel, behind the fence, on the client's own pool."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable
+from typing import Any
+
+from sqlalchemy import Connection
+from tenacity import AsyncRetrying, Retrying
+
+from txcoord_sdk.database import Database
+from txcoord_sdk.fence import fence
+from txcoord_sdk.participant import BranchCommand, Command
+from txcoord_sdk.sealed_transaction import AsyncSealedTransaction
+from txcoord_sdk.tcc.action import Action
+from txcoord_sdk.tcc.branch import TccBranch, within
+from txcoord_sdk.tcc.retries import after_transient_errors
+from txcoord_sdk.tcc.signature import TccSignature
+from txcoord_sdk.transaction.effects import Invoke, Steps, adrive, drive
+
+log = logging.getLogger(__name__)
+
+_MAX_RESULT = 16_000
+
+
+class TccParticipant:
+    """Confirms and cancels one action.
+
+    Args:
+        action: It.
+        database: Where it works; None: it has none.
+        instance: The object whose methods they are, for actions in classes.
+    """
+
+    def __init__(self, action: Action, database: Database | None, instance: Any = None) -> None:
+        parts = action.parts
+        self._action = action
+        self._database = database
+        self._instance = instance
+        self.is_async = any(part.is_async for part in parts) if database is None else database.is_async
+
+    def settle(self, command: Command, branch: BranchCommand) -> Awaitable[None] | None:
+        """See `Participant.settle`."""
+        if self.is_async:
+            return self._asettle(command, branch)
+        Retrying(**after_transient_errors(self._database))(lambda: drive(self._steps(command, branch)))
+        return None
+
+    async def _asettle(self, command: Command, branch: BranchCommand) -> None:
+        async def once() -> None:
+            await adrive(self._steps(command, branch))
+
+        await AsyncRetrying(**after_transient_errors(self._database))(once)
+
+    def _steps(self, command: Command, branch: BranchCommand) -> Steps[None]:
+        confirm, cancel = self._action.parts
+        part = confirm if command.commit else cancel
+        arguments = self._action.plan.decode(branch.arguments, [n for n in part.carried if n in self._action.attempt.carried])
+        with within(TccBranch(command.xid, branch.branch_id, command.resource)):
+            if self._database is None:
+                yield from self._without_database(part, arguments)
+            else:
+                with self._database.reaching():
+                    yield from self._in_database(self._database, command, branch, part, arguments)
+
+    def _without_database(self, part: TccSignature, arguments: dict[str, Any]) -> Steps[None]:
+        if self.is_async and not part.is_async:  # the loop must go on
+            yield Invoke(lambda: asyncio.to_thread(part.call, self._instance, arguments))
+        else:
+            yield Invoke(lambda: part.call(self._instance, arguments))
+
+    def _in_database(
+        self, database: Database, command: Command, branch: BranchCommand, part: TccSignature, arguments: dict[str, Any]
+    ) -> Steps[None]:
+        local: Any = database.own_async_transaction() if self.is_async else database.own_transaction()
+        try:
+            yield Invoke(local.start)
+            if (yield Invoke(lambda: local.run(lambda c: self._enter(c, command, branch)))):
+                if part.is_async:
+                    assert isinstance(local, AsyncSealedTransaction)
+                    assert local.connection is not None
+                    connection = local.connection
+                    result = yield Invoke(lambda: part.acall_on(connection, self._instance, arguments))
+                else:
+                    result = yield Invoke(lambda: local.run(lambda c: part.call_on(c, self._instance, arguments)))
+                if result is not None and self._action.fence is not None:
+                    yield Invoke(lambda: local.run(lambda c: self._remember(c, command, branch, result)))
+            yield Invoke(local.commit)
+        finally:
+            yield Invoke(local.close)
+
+    def _enter(self, connection: Connection, command: Command, branch: BranchCommand) -> bool:
+        """Close the branch; whether user code has to run."""
+        if self._action.fence is None:
+            return True
+        if command.commit:
+            runs = fence.confirmed(connection, command.xid, branch.branch_id)
+        else:
+            runs = fence.cancelled(connection, command.xid, branch.branch_id, command.resource)
+        if not runs:
+            log.debug(
+                "%s: branch %d of %s was settled before, with result %s",
+                command.xid,
+                branch.branch_id,
+                command.resource,
+                fence.remembered(connection, command.xid, branch.branch_id),
+                extra={"xid": command.xid},
+            )
+        return runs
+
+    @staticmethod
+    def _remember(connection: Connection, command: Command, branch: BranchCommand, result: Any) -> None:
+        """Keep what confirm or cancel returned, for people; what JSON cannot hold as its text."""
+        try:
+            text = json.dumps(result, ensure_ascii=False, default=repr)
+        except (TypeError, ValueError):
+            text = json.dumps(repr(result))
+        if len(text) <= _MAX_RESULT:
+            fence.remember(connection, command.xid, branch.branch_id, text)
