@@ -29,7 +29,7 @@ _START_SECONDS = 30.0
 _SHIM = """
 import os, sys, threading
 from importlib.metadata import entry_points
-threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(3)), daemon=True).start()
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(3)), daemon=True).start()
 sys.argv[0] = "txcoord"
 next(iter(entry_points(group="console_scripts", name="txcoord"))).load()()
 """
