@@ -124,7 +124,8 @@ def _insert(connection: Connection, xid: str, branch_id: int, resource: str, sta
     dialect = dialect_of(connection.dialect.name)
     row = {"xid": xid, "branch_id": branch_id, "resource": resource, "state": state.value}
     statement = dialect.insert_if_absent(fence).values(created_at=dialect.now, changed_at=dialect.now, **row)
-    return connection.execute(statement).rowcount == 1
+    # SQLAlchemy forgets how many rows an INSERT made unless it is told not to.
+    return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount == 1
 
 
 def _change(connection: Connection, xid: str, branch_id: int, to: FenceState) -> bool:
