@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.servers.kafka_jars import KAFKA_VERSION, fetch_jars, jars_directory
 from tests.servers.ports import free_port
-from tests.servers.process import own_copy
+from tests.servers.process import readable
 from tests.servers.recipe import Image, Launch, Recipe, Requirement, program
 
 _ONE_NODE = {
@@ -42,7 +42,14 @@ def _launch(directory: Path, port: int) -> Launch:
         "log.dirs": str(directory / "data"),
     }
     text = "".join(f"{name}={value}\n" for name, value in settings.items())
-    java = (program("java"), "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", f"{own_copy(jars_directory(), directory)}/*")
+    java = (
+        program("java"),
+        "-Xmx512m",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:-UsePerfData",
+        "-cp",
+        f"{readable(jars_directory(), directory)}/*",
+    )
     configuration = str(directory / "server.properties")
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     format_storage = (*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", f"--config={configuration}")

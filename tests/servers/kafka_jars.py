@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -50,20 +51,14 @@ def fetch_jars(say: Say) -> None:
 
 
 def _fetch() -> None:
-    work = cache_directory() / "kafka.partial"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
+    """One attempt in a folder of its own: the Maven of a killed run may still be at work in another."""
+    for abandoned in cache_directory().glob("kafka-*.partial"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix="kafka-", suffix=".partial", dir=cache_directory()))
     (work / "pom.xml").write_text(_pom())
-    command = [
-        program("mvn"),
-        "-q",
-        "-B",
-        "-f",
-        str(work / "pom.xml"),
-        _COPY,
-        f"-DoutputDirectory={work / 'lib'}",
-        "-DincludeScope=runtime",
-    ]
+    quiet = ["-q", "-B", "-Dstyle.color=never"]
+    into = [f"-DoutputDirectory={work / 'lib'}", "-DincludeScope=runtime"]
+    command = [program("mvn"), *quiet, "-f", str(work / "pom.xml"), _COPY, *into]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_DOWNLOAD_LIMIT_S, check=False
@@ -71,7 +66,7 @@ def _fetch() -> None:
     except subprocess.TimeoutExpired as error:
         raise DownloadError(f"Maven took more than {_DOWNLOAD_LIMIT_S} s") from error
     if done.returncode:
-        raise DownloadError((done.stdout + done.stderr)[-1500:])
+        raise DownloadError(f"Maven could not fetch Kafka {KAFKA_VERSION}:\n{(done.stdout + done.stderr)[-1500:]}")
     (work / "lib").rename(jars_directory())
     shutil.rmtree(work)
 

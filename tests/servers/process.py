@@ -12,6 +12,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,14 +55,19 @@ def wait_until_answers(recipe: Recipe, url: str, check_alive: Callable[[], None]
     waiting(ask)
 
 
-def own_copy(tree: Path, directory: Path) -> Path:
-    """A tree that the unprivileged user can read: itself, or a copy where the run is root.
+def readable(tree: Path, directory: Path) -> Path:
+    """A tree as the unprivileged user can read it: itself, or a copy where the run is root and the tree is closed to others.
 
-    Root's home, and with it an environment or a cache inside, is closed to everyone else.
+    Root's home is, and with it an environment or a cache inside.
     """
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or _is_open(tree):
         return tree
     return Path(shutil.copytree(tree, directory / tree.name, symlinks=True))
+
+
+def _is_open(tree: Path) -> bool:
+    reachable = all(path.stat().st_mode & stat.S_IXOTH for path in (tree, *tree.resolve().parents))
+    return reachable and all(path.stat().st_mode & stat.S_IROTH for path in tree.rglob("*"))
 
 
 class ServerProcess:

@@ -159,13 +159,13 @@ def test_a_cut_towards_the_client_comes_after_exactly_so_many_bytes_and_once(pro
 
 def test_a_delay_holds_each_direction_back(proxy: TcpProxy) -> None:
     with dial(proxy) as connection:
-        assert round_trip_s(connection) < 0.2
-        proxy.delay(0.2)
-        assert 0.4 <= round_trip_s(connection) < 2
+        assert round_trip_s(connection) < 0.5
+        proxy.delay(0.5)
+        assert round_trip_s(connection) >= 1.0
         proxy.delay(0.0, Direction.TO_SERVER)
-        assert 0.2 <= round_trip_s(connection) < 0.4
+        assert 0.5 <= round_trip_s(connection) < 1.0
         proxy.heal()
-        assert round_trip_s(connection) < 0.2
+        assert round_trip_s(connection) < 0.5
 
 
 def test_a_black_hole_towards_the_server_swallows_nothing_for_good(proxy: TcpProxy, echo: EchoServer) -> None:

@@ -26,13 +26,13 @@ def _launch(directory: Path, port: int) -> Launch:
         "admin.enableServer": "false",
     }
     text = "".join(f"{name}={value}\n" for name, value in settings.items())
-    java = (program("java"), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+    java = (program("java"), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-XX:+UseSerialGC")
     return Launch((*java, "-cp", str(_JAR), _MAIN, str(directory / "zoo.cfg")), files={"zoo.cfg": text})
 
 
 def _answers(address: str) -> None:
     """Ask for the status first: a session asked for before the server serves is dropped, or waits out its whole timeout."""
-    with socket.create_connection(host_and_port(address.split(",")[0]), timeout=2) as connection:
+    with socket.create_connection(host_and_port(address.partition(",")[0]), timeout=2) as connection:
         connection.sendall(b"srvr")
         if b"not currently serving" in connection.recv(4096):
             raise ConnectionError("it does not serve yet")
