@@ -10,7 +10,6 @@ An engine lives for one epoch. When it cannot prove that it still leads, it is t
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -121,15 +120,9 @@ class Engine:
 
     async def load(self) -> None:
         """Read what is not finished; only then requests may come."""
-        gc.disable()
-        try:
-            async for rows, branches in self._store.unfinished():
-                for transaction in restore(self.ledger, rows, branches, self.lease.outage):
-                    self.transactions.reenter(transaction)
-        finally:
-            gc.enable()
-        gc.collect()
-        gc.freeze()
+        async for rows, branches in self._store.unfinished():
+            for transaction in restore(self.ledger, rows, branches, self.lease.outage):
+                self.transactions.reenter(transaction)
 
     # ------------------------------------------------------------ connections
 

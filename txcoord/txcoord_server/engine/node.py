@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from txcoord_proto.errors import NotLeaderError, NotReadyError, StoreUnavailableError
@@ -39,10 +41,20 @@ class Node:
         config: Of the engines it will run.
         store: The group's store.
         name: Of this node, for people.
-        clock, rng: Time and chance.
+        clock: Time.
+        rng: Chance.
+        around_load: Surrounds the loading of many objects.
     """
 
-    def __init__(self, config: EngineConfig, store: Store, name: str, clock: Clock, rng: Rng) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        store: Store,
+        name: str,
+        clock: Clock,
+        rng: Rng,
+        around_load: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.config = config
         self.name = name
         self.engine: Engine | None = None
@@ -58,6 +70,7 @@ class Node:
         self._clock = clock
         self._rng = rng
         self._seen: GroupState | None = None
+        self._around_load = around_load
         self._stopping = False
         self._look = config.lease_ttl / 6000
 
@@ -114,9 +127,9 @@ class Node:
             try:
                 self._seen = seen = await self._store.look()
                 self.health = f"standby of {seen.holder}" if seen.holder else "standby"
-                free = seen.lock_free or not seen.holder
-                if free or seen.age >= self.config.lease_ttl:
-                    lease = await self._store.take_over(seen.epoch, 0 if free else self.config.lease_ttl, "TAKEN")
+                gone = seen.gone or not seen.holder
+                if gone or seen.age >= self.config.lease_ttl:
+                    lease = await self._store.take_over(seen.epoch, 0 if gone else self.config.lease_ttl, "TAKEN")
                     if lease is not None:
                         return lease
                 else:
@@ -148,7 +161,8 @@ class Node:
         try:
             history = History(self.config.group, await self._store.epochs())
             engine = Engine(self.config, self._store, lease, history, self._clock, self._rng, self.counters)
-            await engine.load()
+            with self._around_load():
+                await engine.load()
         except StoreUnavailableError as error:
             self._unwell("loading failed", error)
             return True

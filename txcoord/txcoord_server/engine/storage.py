@@ -105,14 +105,14 @@ class GroupState:
         address: Where clients reach it.
         epoch: Its epoch.
         age: Milliseconds since its last group commit, by the database clock.
-        lock_free: Whether the leader's session lock was free and is ours now: its process is gone.
+        gone: Whether the leader's process is gone: it held the session lock, and the lock was free and is ours now.
     """
 
     holder: str
     address: str
     epoch: int
     age: int
-    lock_free: bool
+    gone: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,8 @@ class Dialect(ABC):
         """Whether the connection can take another group commit after one that failed."""
 
     @abstractmethod
-    def write(self, raw: Any, write: GroupWrite) -> dict[str, StoredOutcome]:
-        """One group commit; see `Store.commit` for what it raises."""
+    def write(self, raw: Any, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
+        """One group commit, saying whether its writer holds the session lock; see `Store.commit` for what it raises."""
 
     @abstractmethod
     def try_lock(self, raw: Any) -> bool:

@@ -31,7 +31,7 @@ from txcoord_server.store import sql
 from txcoord_server.store.dialect import Dialect
 
 _FENCE = (
-    "UPDATE txc_group SET commit_seq = {0}, branch_ids = {1}, renewed_at = CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED) "
+    "UPDATE txc_group SET commit_seq = {0}, branch_ids = {1}, locked = {4}, renewed_at = CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED) "
     "WHERE name = {2} AND epoch = {3} AND commit_seq = {0} - 1"
 )
 _GUARD = "SELECT IF(ROW_COUNT() = {}, 1, (SELECT 1 UNION ALL SELECT 2))"
@@ -116,8 +116,8 @@ class MysqlDialect(Dialect):
         return bool(raw.open)
 
     @override
-    def write(self, raw: pymysql.Connection[Any], write: GroupWrite) -> dict[str, StoredOutcome]:
-        statements = self._statements(write)
+    def write(self, raw: pymysql.Connection[Any], write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
+        statements = self._statements(write, locked)
         at = 0
         found: tuple[Row, ...] = ()
         try:
@@ -135,8 +135,8 @@ class MysqlDialect(Dialect):
             raise UnknownCommitError(f"{at + 1} of {len(statements)} statements of a group commit were answered")
         return sql.outcomes(found)
 
-    def _statements(self, write: GroupWrite) -> list[str]:
-        fence = (write.commit_seq, write.branch_ids, literal(self.group), write.epoch)
+    def _statements(self, write: GroupWrite, locked: bool) -> list[str]:
+        fence = (write.commit_seq, write.branch_ids, literal(self.group), write.epoch, int(locked))
         out = ["START TRANSACTION", _FENCE.format(*fence), _GUARD.format(1)]
         for table, columns, rows in (
             ("txc_global", NEW_GLOBAL, write.new_globals),

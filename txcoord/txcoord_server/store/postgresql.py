@@ -39,7 +39,7 @@ _TYPES: tuple[tuple[type, str], ...] = (
 _AUDIT = ("xid", "version", "act", "at", "actor", "reason")
 
 _FENCE = """WITH fence AS (
-    UPDATE txc_group SET commit_seq = %s, branch_ids = %s, renewed_at = CAST(extract(epoch FROM clock_timestamp()) * 1000 AS int8)
+    UPDATE txc_group SET commit_seq = %s, branch_ids = %s, locked = %s, renewed_at = CAST(extract(epoch FROM clock_timestamp()) * 1000 AS int8)
     WHERE name = %s AND epoch = %s AND commit_seq = %s RETURNING 1
 ) SELECT 1 / count(*) FROM fence"""
 
@@ -132,13 +132,13 @@ class PostgresqlDialect(Dialect):
         return not raw.closed and not raw.broken
 
     @override
-    def write(self, raw: psycopg.Connection[Any], write: GroupWrite) -> dict[str, StoredOutcome]:
+    def write(self, raw: psycopg.Connection[Any], write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         self._warned = ""
         found = None
         try:
             with raw.pipeline():
                 raw.execute("BEGIN")
-                fence = (write.commit_seq, write.branch_ids, self.group, write.epoch, write.commit_seq - 1)
+                fence = (write.commit_seq, write.branch_ids, int(locked), self.group, write.epoch, write.commit_seq - 1)
                 raw.execute(_FENCE, fence)
                 self._rows(raw, write)
                 self._purge(raw, write)

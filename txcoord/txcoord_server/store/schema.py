@@ -57,6 +57,7 @@ group = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("commit_seq", BigInteger, nullable=False, comment="number of the last group commit"),
     Column("branch_ids", BigInteger, nullable=False, comment="branch ids below this one have been granted"),
+    Column("locked", SmallInteger, nullable=False, server_default="0", comment="whether the leader holds the session lock"),
     _time("renewed_at"),
     _time("taken_at"),
     # Every group commit updates this one row: room on its page keeps the updates HOT.

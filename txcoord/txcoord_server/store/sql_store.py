@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, and_, delete, insert, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from txcoord_proto.errors import StoreUnavailableError, TxcoordError
 from txcoord_proto.status import GlobalStatus
@@ -40,6 +40,10 @@ BRANCH_ID_RESERVE = 1_000_000
 _LOAD_CHUNK = 2_000
 _FINAL = (GlobalStatus.COMMITTED.value, GlobalStatus.ROLLED_BACK.value)
 _GLOBAL_COLUMNS = [schema.transaction.c[name] for name in NEW_GLOBAL]
+_GROUP = schema.group.c
+_LOOK = select(_GROUP.holder, _GROUP.address, _GROUP.epoch, DatabaseNow() - _GROUP.renewed_at, _GROUP.locked).where(
+    _GROUP.name == bindparam("group")
+)
 _BRANCH_COLUMNS = [schema.branch.c[name] for name in NEW_BRANCH]
 
 
@@ -75,6 +79,8 @@ class SqlStore:
         self._writer = writer
         self._reader = reader
         self._raw: Any = None
+        self._locked = False
+        """Whether the session lock is ours."""
         self.batch_cap = dialect.batch_cap
 
     # ------------------------------------------------------------ life
@@ -113,7 +119,7 @@ class SqlStore:
         return self._raw
 
     def _disconnect(self) -> None:
-        raw, self._raw = self._raw, None
+        raw, self._raw, self._locked = self._raw, None, False
         if raw is not None:
             self._dialect.close(raw)
 
@@ -122,18 +128,23 @@ class SqlStore:
     async def look(self) -> GroupState:
         """See `Store.look`."""
         locked = await self._run(self._writer, self._try_lock)
-        return await self._run(self._reader, self._look, locked)
+        seen = await self._run(self._reader, self._look, locked)
+        if locked and seen.holder and not seen.gone:
+            await self._run(self._writer, self._unlock)  # the leader lives and wants it
+        return seen
+
+    def _unlock(self) -> None:
+        self._locked = False
+        self._dialect.unlock(self._connected())
 
     def _try_lock(self) -> bool:
-        return self._dialect.try_lock(self._connected())
+        self._locked = self._dialect.try_lock(self._connected())
+        return self._locked
 
     def _look(self, locked: bool) -> GroupState:
-        g = schema.group.c
         with self._reading() as connection:
-            row = connection.execute(
-                select(g.holder, g.address, g.epoch, DatabaseNow() - g.renewed_at).where(g.name == self._group)
-            ).one()
-        return GroupState(row[0], row[1], row[2], row[3], locked)
+            row = connection.execute(_LOOK, {"group": self._group}).one()
+        return GroupState(row[0], row[1], row[2], row[3], bool(locked and row[4]))
 
     async def take_over(self, seen_epoch: int, min_age: int, how: str) -> Lease | None:
         """See `Store.take_over`."""
@@ -164,7 +175,14 @@ class SqlStore:
             connection.execute(
                 update(schema.group)
                 .where(g.name == self._group)
-                .values(address=self.address, epoch=epoch, branch_ids=reserved, renewed_at=row.now, taken_at=row.now)
+                .values(
+                    address=self.address,
+                    epoch=epoch,
+                    branch_ids=reserved,
+                    locked=int(self._locked),
+                    renewed_at=row.now,
+                    taken_at=row.now,
+                )
             )
             connection.execute(
                 insert(schema.epoch).values(
@@ -183,8 +201,10 @@ class SqlStore:
         return await self._run(self._writer, self._commit, write)
 
     def _commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
+        if not self._locked and not write.waiting:
+            self._try_lock()  # it was taken over from a leader that was silent, and may have come free since
         try:
-            return self._dialect.write(self._connected(), write)
+            return self._dialect.write(self._connected(), write, self._locked)
         except StoreUnavailableError:
             if self._raw is not None and not self._dialect.usable(self._raw):
                 self._disconnect()

@@ -27,7 +27,7 @@ from txcoord_server.store import sql
 from txcoord_server.store.dialect import Dialect
 
 _FENCE = (
-    "UPDATE txc_group SET commit_seq = ?, branch_ids = ?, "
+    "UPDATE txc_group SET commit_seq = ?, branch_ids = ?, locked = ?, "
     "renewed_at = CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) WHERE name = ? AND epoch = ? AND commit_seq = ?"
 )
 _BUSY_SECONDS = 2.0
@@ -95,10 +95,10 @@ class SqliteDialect(Dialect):
         return not raw.in_transaction
 
     @override
-    def write(self, raw: sqlite3.Connection, write: GroupWrite) -> dict[str, StoredOutcome]:
+    def write(self, raw: sqlite3.Connection, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         try:
             raw.execute("BEGIN IMMEDIATE")
-            found = self._statements(raw, write)
+            found = self._statements(raw, write, locked)
         except BaseException as error:
             _undo(raw)
             if isinstance(error, sqlite3.Error):
@@ -112,8 +112,8 @@ class SqliteDialect(Dialect):
             raise UnknownCommitError(f"SQLite failed within COMMIT: {error}") from error
         return found
 
-    def _statements(self, raw: sqlite3.Connection, write: GroupWrite) -> dict[str, StoredOutcome]:
-        fence = (write.commit_seq, write.branch_ids, self.group, write.epoch, write.commit_seq - 1)
+    def _statements(self, raw: sqlite3.Connection, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
+        fence = (write.commit_seq, write.branch_ids, locked, self.group, write.epoch, write.commit_seq - 1)
         if raw.execute(_FENCE, fence).rowcount != 1:
             raise FencedError(f"epoch {write.epoch} no longer leads group {self.group}")
         self._insert(raw, "txc_global", NEW_GLOBAL, write.new_globals)

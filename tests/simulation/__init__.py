@@ -1,0 +1,1 @@
+"""Deterministic simulation: the real coordinator, session and fence on virtual time, with every fault, from a seed."""
