@@ -50,6 +50,10 @@ class Pipe:
         """The receiver learns of the break after `delay`; what arrives before that still counts."""
         self._network.loop.call_later(delay, self._break)
 
+    def end(self) -> None:
+        """The sender has ended it: the receiver learns of that after everything has arrived."""
+        self._network.loop.call_at(max(self._last, self._network.loop.time()) + 0.0001, self._break)
+
     def _break(self) -> None:
         self._broken = True
         self._wake.set()
@@ -81,6 +85,13 @@ class SimStream:
         """See `Stream.close`."""
         self.break_up(0.0)
 
+    def end(self) -> None:
+        """The server has ended it, in order."""
+        self.down.end()
+        self.up.break_after(0.0)
+        if self in self._network.streams:
+            self._network.streams.remove(self)
+
     def break_up(self, longest: float) -> None:
         """Break it; each side learns of it within `longest` seconds."""
         for pipe in (self.up, self.down):
@@ -104,7 +115,7 @@ class ServerContext:
 
     async def abort(self, code: object, details: str, metadata: object) -> None:
         """End the stream with an error."""
-        self._stream.break_up(0.01)
+        self._stream.end()
         raise StreamBrokenError(details)
 
     async def batches(self) -> AsyncIterator[pb.ClientBatch]:
@@ -178,4 +189,4 @@ class Network:
         except StreamBrokenError:
             pass
         finally:
-            stream.break_up(0.05)
+            stream.end()

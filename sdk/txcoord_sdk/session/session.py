@@ -253,9 +253,10 @@ class Session:
             log.debug("cannot reach the coordinator at %s: %s", address, error)
             return False
         try:
-            welcome = await asyncio.wait_for(self._greet(stream), _DIAL_SECONDS)
-            self._welcome(welcome)
-            log.info("connected to the coordinator at %s, epoch %d", address, welcome.epoch)
+            batch = await asyncio.wait_for(self._greet(stream), _DIAL_SECONDS)
+            self._welcome(batch.events[0].welcome)
+            log.info("connected to the coordinator at %s, epoch %d", address, self._epoch)
+            self._receive(batch)  # commands may have come with the welcome
             await self._exchange(stream)
         except _REFUSED as error:
             self._follow(error)
@@ -270,7 +271,7 @@ class Session:
             await stream.close()
         return healthy
 
-    async def _greet(self, stream: Stream) -> pb.Welcome:
+    async def _greet(self, stream: Stream) -> pb.ServerBatch:
         request = self._request()
         hello = request.hello
         hello.protocol_min = hello.protocol_max = PROTOCOL
@@ -290,7 +291,7 @@ class Session:
             raise ProtocolError("the coordinator did not answer the hello with a welcome")
         if first.welcome.epoch < self._epoch:
             raise NotLeaderError("the coordinator is of an older epoch than one that was heard of")
-        return first.welcome
+        return batch
 
     def _welcome(self, welcome: pb.Welcome) -> None:
         """A new stream: everything that is not answered goes over it again."""
