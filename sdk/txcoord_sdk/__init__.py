@@ -26,6 +26,7 @@ from txcoord_sdk.client import Client, connect, global_transaction
 from txcoord_sdk.config import ClientConfig, Tls
 from txcoord_sdk.context import current
 from txcoord_sdk.participant import ParkError, UnavailableError
+from txcoord_sdk.tcc.branch import TccBranch, current_branch
 from txcoord_sdk.tcc.decorator import serve_object, tcc
 from txcoord_sdk.transaction.decorator import suspend
 from txcoord_sdk.transaction.options import Hooks, Propagation
@@ -49,6 +50,8 @@ __all__ = [  # noqa: RUF022 - grouped
     # TCC
     "tcc",
     "serve_object",
+    "current_branch",
+    "TccBranch",
     "ParkError",
     "UnavailableError",
     # errors

@@ -51,7 +51,7 @@ class TccSignature:
             ConfigurationError: It cannot be part of an action.
         """
         where = f"{action}: {getattr(function, '__qualname__', function)}"
-        if not inspect.isroutine(function):
+        if not inspect.isfunction(function):
             raise ConfigurationError(
                 f"{where}: write a function; staticmethod and classmethod do not fit, take `self` or nothing"
             )

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
@@ -101,7 +102,7 @@ def race(request: pytest.FixtureRequest, database: Database, engine: Engine) -> 
 def test_try_against_cancel(race: Race) -> None:
     """Either the try is cancelled, or it is refused by the guard; the reservation never stays."""
     for n in range(ROUNDS):
-        race.together(lambda n=n: race.step("try", n), lambda n=n: race.step("cancel", n))  # type: ignore[misc]
+        race.together(partial(race.step, "try", n), partial(race.step, "cancel", n))
     assert race.counters() == [0] * ROUNDS
     assert race.told["try"].count("ran") == race.told["cancel"].count("ran")
     assert len(race.told["try"]) == ROUNDS
@@ -110,7 +111,7 @@ def test_try_against_cancel(race: Race) -> None:
 def test_confirm_against_confirm(race: Race) -> None:
     for n in range(ROUNDS):
         race.step("try", n)
-        race.together(*[lambda n=n: race.step("confirm", n)] * 3)  # type: ignore[misc]
+        race.together(*[partial(race.step, "confirm", n)] * 3)
     assert race.counters() == [1001] * ROUNDS
     assert race.told["confirm"].count("ran") == ROUNDS
 
@@ -120,7 +121,7 @@ def test_cancel_against_cancel(race: Race) -> None:
     for n in range(ROUNDS):
         if n % 2:
             race.step("try", n)
-        race.together(*[lambda n=n: race.step("cancel", n)] * 3)  # type: ignore[misc]
+        race.together(*[partial(race.step, "cancel", n)] * 3)
     assert race.counters() == [0] * ROUNDS
     assert race.told["cancel"].count("ran") == ROUNDS // 2
 
@@ -134,7 +135,7 @@ def test_cancels_and_tries_of_neighbours_do_not_stop_one_another(race: Race) -> 
         for kind in kinds:
             race.step(kind, n)
 
-    race.together(*[lambda n=n: life(n) for n in range(12)])  # type: ignore[misc]
+    race.together(*[partial(life, n) for n in range(12)])
     assert race.counters() == [0] * ROUNDS
 
 
@@ -145,7 +146,12 @@ def test_a_cancel_waits_for_the_try_that_is_under_way(race: Race) -> None:
     ended: list[str] = []
     with race.engine.connect() as trying:
         race._enter(trying, "try", 1)
-        thread = threading.Thread(target=lambda: (race.step("cancel", 1), ended.append("cancel")))
+
+        def cancel() -> None:
+            race.step("cancel", 1)
+            ended.append("cancel")
+
+        thread = threading.Thread(target=cancel)
         thread.start()
         time.sleep(0.3)
         assert ended == []
