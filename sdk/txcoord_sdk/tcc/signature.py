@@ -30,6 +30,7 @@ class TccSignature:
         is_async: Whether it is a coroutine function.
         is_method: Whether its first parameter is `self`.
         database: Name of the parameter that is the database, empty when there is none.
+        database_place: Where it stands among the others.
         database_type: Its annotation.
         carried: The other parameters with their annotations, in order.
         defaults: Of those that have one.
@@ -39,6 +40,7 @@ class TccSignature:
     is_async: bool
     is_method: bool
     database: str
+    database_place: int
     database_type: type | None
     carried: dict[str, Any]
     defaults: dict[str, Any]
@@ -74,7 +76,8 @@ class TccSignature:
             raise ConfigurationError(f"{where}: an {'async' if is_async else 'ordinary'} function cannot use a {kind.__name__}")
         carried = {n: a for n, a in annotations.items() if n != name}
         defaults = {n: p.default for n, p in parameters.items() if n in carried and p.default is not p.empty}
-        return cls(function, is_async, is_method, name, kind, carried, defaults)
+        place = list(annotations).index(name) if name else -1
+        return cls(function, is_async, is_method, name, place, kind, carried, defaults)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
         """Arguments of a call without `self`: the carried ones by name, and the database if it was passed.
@@ -87,7 +90,7 @@ class TccSignature:
         names = list(self.carried)
         given = None
         if self.database:
-            place = list(inspect.signature(self.function).parameters).index(self.database) - self.is_method
+            place = self.database_place
             if place < len(args) and isinstance(args[place], DATABASE_TYPES):
                 given, args = args[place], args[:place] + args[place + 1 :]
             elif self.database in kwargs:

@@ -61,9 +61,10 @@ def reserve_on(client: Client, name: str = "reserve") -> Try[..., None]:
 # ---------------------------------------------------------------- without a database, and intents
 
 
-def outside(
-    client: Client, fails: Callable[[], bool], **options: Any
-) -> tuple[Try[..., None], list[tuple[str, TccBranch | None]]]:
+Ran = list[tuple[str, TccBranch | None]]
+
+
+def outside(client: Client, fails: Callable[[], bool], **options: Any) -> tuple[Try[..., None], Ran]:
     """An action whose effects are a list, and what ran on it."""
     ran: Ran = []
 
