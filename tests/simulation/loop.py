@@ -92,6 +92,11 @@ class Process:
         self._incarnation.paused_until = self._loop.time() + seconds
 
 
+def nobody() -> contextvars.Context:
+    """A context outside every process: what is on the way does not die with its sender."""
+    return contextvars.Context()
+
+
 def _incarnation_of(context: contextvars.Context | None) -> Incarnation | None:
     return context.get(_process) if context is not None else _process.get()
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tests.simulation.loop import Process, SimLoop
+from tests.simulation.loop import Process, SimLoop, nobody
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk.session.transport import StreamBrokenError
 
@@ -30,7 +30,7 @@ class Pipe:
         """Put a batch on the way; it arrives after those before it."""
         loop = self._network.loop
         self._last = max(self._last, loop.time() + self._network.latency())
-        loop.call_at(self._last, self._arrive, data)
+        loop.call_at(self._last, self._arrive, data, context=nobody())
 
     def _arrive(self, data: bytes) -> None:
         if not self._broken:
@@ -48,11 +48,11 @@ class Pipe:
 
     def break_after(self, delay: float) -> None:
         """The receiver learns of the break after `delay`; what arrives before that still counts."""
-        self._network.loop.call_later(delay, self._break)
+        self._network.loop.call_later(delay, self._break, context=nobody())
 
     def end(self) -> None:
         """The sender has ended it: the receiver learns of that after everything has arrived."""
-        self._network.loop.call_at(max(self._last, self._network.loop.time()) + 0.0001, self._break)
+        self._network.loop.call_at(max(self._last, self._network.loop.time()) + 0.0001, self._break, context=nobody())
 
     def _break(self) -> None:
         self._broken = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-from tests.simulation.loop import Incarnation, Process, SimLoop
+from tests.simulation.loop import Process, SimLoop, nobody
 from tests.simulation.network import Network, SimTransport
 from tests.simulation.store import SimStore, StoreFaults, virtual_clock
 from txcoord_proto.errors import OutcomeUnknownError, RolledBackError, TxcoordError
@@ -53,11 +52,11 @@ class Profile:
         local_failures: Share of tries that fail by themselves.
     """
 
-    seconds: float = 12.0
-    workers: int = 6
-    kills: float = 0.35
-    pauses: float = 0.2
-    breaks: float = 0.5
+    seconds: float = 8.0
+    workers: int = 2
+    kills: float = 0.4
+    pauses: float = 0.3
+    breaks: float = 0.7
     outages: float = 0.08
     unknown: float = 0.02
     local_failures: float = 0.08
@@ -259,6 +258,14 @@ class Initiator(Service):
     def prepare(self) -> None:
         for number in range(self.world.profile.workers):
             self.world.loop.keep(asyncio.ensure_future(self.work(number)))
+        self.world.loop.keep(asyncio.ensure_future(self.ask()))
+
+    async def ask(self) -> None:
+        """Ask about locks, again and again."""
+        rng = self.world.loop.rng
+        while self.world.bad:
+            await asyncio.sleep(rng.expovariate(4))
+            self.world.ask_lock(self, rng.choice(self.world.participants))
 
     async def work(self, worker: int) -> None:
         loop = self.world.loop
@@ -276,8 +283,6 @@ class Initiator(Service):
         try:
             xid = await transaction.axid()
             for participant in called:
-                if rng.random() < 0.2:
-                    world.ask_lock(self, rng.choice(world.participants))
                 await world.request(participant, xid, number)
         except (TxcoordError, TimeoutError, ValueError) as error:
             await self.end(transaction, error)
@@ -322,7 +327,7 @@ class World:
         self._held: dict[tuple[str, str], str] = {}
         self.coordinators = [Coordinator(self, name) for name in NODES]
         self.participants = [ParticipantService(self, name) for name in ("stock", "balance")]
-        self.initiators = [Initiator(self, "order")]
+        self.initiators = [Initiator(self, "order"), Initiator(self, "shop")]
 
     @property
     def services(self) -> list[Service]:
@@ -352,7 +357,7 @@ class World:
                 await participant.attempt(xid, number, fails)
             except (TxcoordError, ValueError, AssertionError) as raised:
                 error = raised
-            self.loop.call_later(self.network.latency(), tell, error, context=_nobody())
+            self.loop.call_later(self.network.latency(), tell, error, context=nobody())
 
         def tell(error: BaseException | None) -> None:
             if not answer.done() and not (self.bad and rng.random() < 0.03):
@@ -365,7 +370,7 @@ class World:
         copies = 1 + (self.bad and rng.random() < 0.03)
         for _ in range(copies):
             if not (self.bad and rng.random() < 0.03):
-                self.loop.call_later(self.network.latency(), arrive, context=_nobody())
+                self.loop.call_later(self.network.latency(), arrive, context=nobody())
         error = await asyncio.wait_for(answer, 1.5)
         if error is not None:
             raise error if isinstance(error, TxcoordError) else ValueError(str(error))
@@ -471,17 +476,8 @@ class World:
         self.loop.keep(self.loop.create_task(work))
 
 
-def _nobody() -> Any:
-    """A context outside every process."""
-    import contextvars
-
-    return contextvars.Context()
-
-
 def silence_logs() -> None:
     """The simulated processes' warnings are expected."""
     logging.getLogger("txcoord_sdk").setLevel(logging.CRITICAL)
     logging.getLogger("txcoord_server").setLevel(logging.CRITICAL)
 
-
-__all__ = ["History", "Incarnation", "Profile", "World", "random", "silence_logs"]

@@ -288,7 +288,7 @@ class Session:
         if first.HasField("error"):
             raise _error(first.error)
         if not first.HasField("welcome"):
-            raise ProtocolError("the coordinator did not answer the hello with a welcome")
+            raise StreamBrokenError("the coordinator stepped down before it could welcome this client")
         if first.welcome.epoch < self._epoch:
             raise NotLeaderError("the coordinator is of an older epoch than one that was heard of")
         return batch

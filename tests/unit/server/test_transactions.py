@@ -280,7 +280,18 @@ def test_rollback_is_told_settled_or_decided_after_its_limit() -> None:
     books.t.tick(books.now + 9_900)
     assert books.told(request) is None
     books.t.tick(books.now + 10_200)
+    books.commit_group()
     assert books.told(request) is OK
+
+
+def test_a_limit_that_passes_while_the_decision_is_being_written_tells_nothing_early() -> None:
+    books = Books(Limits(commit_wait=5_000))
+    transaction = books.prepared()
+    request = books.commit(transaction.xid)
+    writing = books.t.ledger.take_effects()
+    assert writing.decided == [transaction]
+    books.t.tick(books.now + 60_000)
+    assert books.told(request) is None, "the store may refuse the decision yet: this node may no longer lead"
 
 
 def test_wait_decided_is_told_with_the_decision() -> None:

@@ -149,10 +149,13 @@ class Settler:
         transaction.waiters = kept or None
 
     def tick(self, now: int) -> None:
-        """Answer those whose time to wait for settlement is over: decided, not settled."""
+        """Answer those whose time to wait for settlement is over: decided, not settled.
+
+        Like the decision's own answers these follow a group commit: the store may have been slow, and the decision not be durable.
+        """
         for transaction in self._waits.due(now):
             for waiter in transaction.waiters or ():
-                waiter.ticket[0].answer(waiter.ticket[1], OK)
+                self._ledger.answer(waiter.ticket, OK)
             transaction.waiters = None
 
     # ------------------------------------------------------------ inside
@@ -192,7 +195,7 @@ class Settler:
             self._on_granted(granted, now)
 
     def _tell_settled(self, transaction: Transaction) -> None:
-        """Answer those who waited for settlement, at once: the decision has long been durable."""
+        """Answer those who waited for settlement, at once: no command is sent before the decision is durable."""
         kept = []
         for waiter in transaction.waiters or ():
             answer = self._answer(transaction, waiter)

@@ -166,13 +166,17 @@ class Engine:
             self.dispatcher.failed(branch, result, code, error)
 
     def _commanded(self, connection: Recipient, xid: str, branch_id: int) -> Branch | None:
-        """The branch that an answer is about, if one is awaited: of a decided transaction, not settled, and the sender's."""
+        """The branch that an answer is about, if it was commanded in this epoch, has not settled, and is the sender's.
+
+        Commands follow the decision's group commit, so an answer to one proves that the decision is durable.
+        """
         transaction = self.ledger.by_xid.get(xid)
-        if transaction is None or transaction.decision is None:
+        if transaction is None:
             return None
         for branch in transaction.branches:
             if branch.id == branch_id:
-                return None if branch.status in ENDED_BRANCH or not connection.may(branch.resource) else branch
+                awaited = branch.work is not None and branch.status not in ENDED_BRANCH
+                return branch if awaited and connection.may(branch.resource) else None
         return None
 
     # ------------------------------------------------------------ questions
