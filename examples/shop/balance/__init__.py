@@ -1,0 +1,3 @@
+"""The balance service of the shop."""
+
+from __future__ import annotations

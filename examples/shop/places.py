@@ -1,0 +1,40 @@
+"""Which databases the shop can run on, and in which modes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from examples.shop.stage import SERVICES
+from tests.servers import ServerName, fresh_database, running
+
+DATABASES = ("sqlite", "postgres", "mariadb")
+MODES = ("tcc", "at", "xa", "mixed", "saga", "trip", "outbox", "message", "locks")
+_SERVERS: dict[str, ServerName] = {"postgres": "postgres", "mariadb": "mariadb"}
+
+
+def refusal(db: str, mode: str) -> str:
+    """Why this pair cannot be run and which one to use instead; empty when it can."""
+    if mode == "tcc":
+        return ""
+    return f"mode {mode} does not exist yet: use --db {db} --mode tcc (make demo DB={db} MODE=tcc)"
+
+
+@contextmanager
+def databases_on(db: str, directory: Path) -> Iterator[dict[str, str]]:
+    """A database for each service and one for the coordinator, gone after the block.
+
+    Args:
+        db: One of DATABASES.
+        directory: Where SQLite files go.
+
+    Yields:
+        URL by service, and `coordinator`.
+    """
+    names = (*SERVICES, "coordinator")
+    if db == "sqlite":
+        yield {name: f"sqlite:///{directory}/{name}.db" for name in names}
+        return
+    with running(_SERVERS[db]) as server, ExitStack() as stack:
+        yield {name: stack.enter_context(fresh_database(server)) for name in names}

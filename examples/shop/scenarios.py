@@ -1,0 +1,174 @@
+"""What happens in the shop, one scenario after the other.
+
+Nothing in the services or in txcoord is prepared for it. Where something has to happen at a certain moment, the driver holds a
+row of a service's database, as any other program might, so that the service waits there, and lets go of it afterwards.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from examples.shop.stage import CUSTOMERS, PATIENCE, Stage
+
+ORDERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One of them."""
+
+    name: str
+    title: str
+    run: Callable[[Stage], None]
+
+
+def success(stage: Stage) -> None:
+    """All goes well."""
+    answer = stage.order("ann", "tea", 2)
+    stage.expect(f"ann is told that her order is placed ({answer.code})", answer.placed)
+    stage.expect("the order is PLACED", stage.ledger.order_status(answer.order_id) == "PLACED")
+
+
+def insufficient_balance(stage: Stage) -> None:
+    """The last of three services says no."""
+    answer = stage.order("bob", "lamp", 3)
+    stage.expect(f"bob is told that he cannot pay ({answer.code})", answer.code == 409 and "cannot pay" in answer.text)
+    stage.expect("his order is REJECTED", stage.ledger.order_status(answer.order_id) == "REJECTED")
+
+
+def out_of_stock(stage: Stage) -> None:
+    """The first one says no."""
+    answer = stage.order("ann", "unicorn")
+    stage.expect(f"ann is told that there is none ({answer.code})", answer.code == 409 and "out of stock" in answer.text)
+    stage.expect("her order was never written down", stage.ledger.order_status(answer.order_id) == "")
+
+
+def caught_failure(stage: Stage) -> None:
+    """One branch fails, the order service catches that, and the rest commits."""
+    answer = stage.order("ann", "tea", 1, gift="unicorn")
+    stage.expect(f"the order is placed without its gift ({answer.code})", answer.placed)
+    stage.settled()
+    stage.expect("the transaction is COMMITTED", stage.ledger.transaction(answer.order_id) == "COMMITTED")
+
+
+def timeout(stage: Stage) -> None:
+    """Payment takes longer than the order may."""
+    with stage.slow_money("ann"):
+        order_id, answer = stage.order_later("ann", "lamp")
+        stage.reserved_while_unpaid("lamp")
+        stage.say(f"the lamp is reserved, payment waits; after {PATIENCE:g} s the coordinator has had enough")
+        stage.decided(order_id, "ROLLING_BACK")
+    stage.expect(f"ann is told that her order failed ({answer.result().code})", not answer.result().placed)
+    stage.settled()
+    stage.expect("the reason is TIMEOUT", stage.ledger.reason(order_id) == "TIMEOUT")
+    stage.expect("the lamp is free again", stage.ledger.reserved("lamp") == 0)
+
+
+def restarted_participant(stage: Stage) -> None:
+    """The stock service is stopped after its try and comes back when the decision is long made; nobody calls it."""
+    with stage.slow_money("ann"):
+        order_id, answer = stage.order_later("ann", "tea")
+        stage.reserved_while_unpaid("tea")
+        stage.services["stock"].stop()
+        stage.say("the tea is reserved; the stock service is stopped")
+    stage.decided(order_id)
+    stage.expect("commit is decided while nobody can sell the tea", stage.ledger.reserved("tea") == 1)
+    stage.services["stock"].start()
+    stage.settled()
+    stage.expect(f"started again, without a request, it sells the tea ({answer.result().code})", answer.result().placed)
+
+
+def killed_during_try(stage: Stage) -> None:
+    """The stock service dies in the middle of a reservation."""
+    with stage.slow_goods("chair"):
+        order_id, answer = stage.order_later("ann", "chair")
+        stage.reserving(order_id)
+        stage.services["stock"].kill()
+        stage.say("the stock service was killed while it reserved a chair")
+    stage.services["stock"].start()
+    stage.settled()
+    stage.expect(f"ann is told that her order failed ({answer.result().code})", not answer.result().placed)
+    stage.expect("the transaction is ROLLED_BACK", stage.ledger.transaction(order_id) == "ROLLED_BACK")
+
+
+def killed_during_confirm(stage: Stage) -> None:
+    """The stock service dies in the middle of its second phase."""
+    order_id, answer = _stuck_in_confirm(stage, "chair", stage.services["stock"].kill)
+    stage.say("the stock service was killed while it sold a chair")
+    stage.services["stock"].start()
+    stage.settled()
+    stage.expect(f"the order is placed ({answer})", answer == 201 and stage.ledger.order_status(order_id) == "PLACED")
+
+
+def coordinator_killed(stage: Stage) -> None:
+    """The coordinator dies between its decision and the second phase, and is started again."""
+
+    def restart() -> None:
+        stage.coordinator.kill()
+        stage.say("the coordinator was killed; commit is decided, nothing is sold")
+        stage.coordinator.start()
+
+    order_id, answer = _stuck_in_confirm(stage, "lamp", restart)
+    stage.settled()
+    stage.expect(f"the order is placed ({answer})", answer == 201 and stage.ledger.order_status(order_id) == "PLACED")
+
+
+def standby_takes_over(stage: Stage) -> None:
+    """The coordinator dies and stays dead; the one that stood by finishes the transaction and serves the next."""
+    stage.standby.start()
+    order_id, answer = _stuck_in_confirm(stage, "lamp", stage.coordinator.kill)
+    stage.say("the coordinator was killed; another one stood by on the same store")
+    stage.settled()
+    stage.expect(f"the order is placed ({answer})", answer == 201 and stage.ledger.order_status(order_id) == "PLACED")
+    stage.expect("the next order is placed too", stage.order("ann", "tea").placed)
+
+
+def rush(stage: Stage) -> None:
+    """Many customers at once, few products, not enough of some."""
+    dice = random.Random(1)  # noqa: S311 - the same rush each time
+    products = ("tea", "lamp", "chair", "pen")
+    wishes = [(f"customer {n % CUSTOMERS + 1}", dice.choice(products), dice.randint(1, 3)) for n in range(ORDERS)]
+    before = stage.ledger.totals().orders.get("PLACED", 0)
+    answers = [coming.result() for _, coming in [stage.order_later(*wish) for wish in wishes]]
+    stage.settled()
+    told = sum(answer.placed for answer in answers)
+    placed = stage.ledger.totals().orders["PLACED"] - before
+    refused = sum(answer.code == 409 for answer in answers)
+    stage.say(f"{told} orders placed, {refused} refused for want of goods or money, {ORDERS - told - refused} failed")
+    stage.expect("every order that a customer was told is placed is PLACED, and no other", placed == told)
+    stage.expect("none ended in another way", told + refused == ORDERS and told > 0 and refused > 0)
+
+
+def _stuck_in_confirm(stage: Stage, sku: str, strike: Callable[[], None]) -> tuple[str, int]:
+    """Order `sku`, have the decision made and the stock service wait in its confirm, then strike.
+
+    Returns:
+        The order's id and what the customer was told.
+    """
+    with ExitStack() as goods:
+        with stage.slow_money("ann"):
+            order_id, answer = stage.order_later("ann", sku)
+            stage.reserved_while_unpaid(sku)
+            goods.enter_context(stage.slow_goods(sku))
+        stage.decided(order_id)
+        stage.expect("commit is decided and the goods are not sold yet", stage.ledger.reserved(sku) == 1)
+        strike()
+    return order_id, answer.result().code
+
+
+SCENARIOS = (
+    Scenario("success", "An order that succeeds", success),
+    Scenario("insufficient-balance", "Insufficient balance", insufficient_balance),
+    Scenario("out-of-stock", "Out of stock", out_of_stock),
+    Scenario("caught-failure", "A failure of one branch that is caught", caught_failure),
+    Scenario("timeout", "An order that takes too long", timeout),
+    Scenario("restarted-participant", "A participant restarted without traffic", restarted_participant),
+    Scenario("killed-during-try", "A service killed during try", killed_during_try),
+    Scenario("killed-during-confirm", "A service killed during confirm", killed_during_confirm),
+    Scenario("coordinator-killed", "The coordinator killed between decision and second phase", coordinator_killed),
+    Scenario("standby", "A standby takes over", standby_takes_over),
+    Scenario("rush", f"{ORDERS} orders by {CUSTOMERS} customers at once", rush),
+)

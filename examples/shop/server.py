@@ -1,0 +1,17 @@
+"""Runs one service of the shop until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+
+import uvicorn
+from fastapi import FastAPI
+
+
+def serve(app: FastAPI) -> None:
+    """Serve `app` on the port that the command line names."""
+    parser = argparse.ArgumentParser(description=app.title)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")

@@ -1,0 +1,90 @@
+"""The stock service: reserves goods, then sells them or puts them back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from txcoord_sdk import connect, tcc
+
+from examples.shop.carrier import XidMiddleware
+from examples.shop.database import open_database
+from examples.shop.stock.database import metadata, stock
+
+client = connect(service="stock")
+engine = open_database("stock")
+client.bind(engine)
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Tables first, then the connection to the coordinator, which may have second phases waiting."""
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    async with client:
+        yield
+    await engine.dispose()
+
+
+app = FastAPI(title="stock", lifespan=lifespan)
+app.add_middleware(XidMiddleware, client=client)
+
+
+@tcc("reserve")
+async def reserve(conn: AsyncConnection, sku: str, quantity: int) -> Decimal:
+    """Try: set goods aside; returns what they cost."""
+    taken = await conn.execute(
+        update(stock)
+        .where(stock.c.sku == sku, stock.c.free >= quantity)
+        .values(free=stock.c.free - quantity, reserved=stock.c.reserved + quantity)
+    )
+    if not taken.rowcount:
+        raise HTTPException(409, f"{sku} is out of stock")
+    price: Decimal = (await conn.execute(select(stock.c.price).where(stock.c.sku == sku))).scalar_one()
+    return price * quantity
+
+
+@reserve.confirm
+async def sell(conn: AsyncConnection, sku: str, quantity: int) -> None:
+    """Confirm: they are sold."""
+    await conn.execute(
+        update(stock).where(stock.c.sku == sku).values(reserved=stock.c.reserved - quantity, sold=stock.c.sold + quantity)
+    )
+
+
+@reserve.cancel
+async def put_back(conn: AsyncConnection, sku: str, quantity: int) -> None:
+    """Cancel: they are free again."""
+    await conn.execute(
+        update(stock).where(stock.c.sku == sku).values(reserved=stock.c.reserved - quantity, free=stock.c.free + quantity)
+    )
+
+
+class Reservation(BaseModel):
+    """What is wanted."""
+
+    sku: str
+    quantity: int
+
+
+class Cost(BaseModel):
+    """What it costs."""
+
+    amount: Decimal
+
+
+@app.post("/reservations")
+async def post_reservation(wanted: Reservation) -> Cost:
+    """Reserve goods within the caller's global transaction."""
+    return Cost(amount=await reserve(wanted.sku, wanted.quantity))
+
+
+@app.get("/health")
+async def health() -> str:
+    """Whether it serves."""
+    return "ok"
