@@ -20,7 +20,7 @@ from examples.shop.process import ServiceProcess, free_port
 from examples.shop.stock.database import stock
 
 SERVICES = ("order", "stock", "balance")
-PATIENCE = 4.0
+PATIENCE = 5.0
 """Seconds until the coordinator rolls an order back that is not decided."""
 CUSTOMERS = 32
 _ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "mysql": "mysql+aiomysql"}
