@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from txcoord_sdk import Client, current
 from txcoord_sdk.context import enter, leave
 
@@ -13,6 +13,9 @@ HEADER = "txcoord-xid"
 
 class XidMiddleware:
     """Serves a request that carries an XID within that global transaction.
+
+    The answer is held back until the application has returned, since FastAPI ends dependencies, and with them sessions, after the
+    answer: one whose session could not be committed becomes a 500.
 
     Args:
         app: What it serves.
@@ -29,11 +32,18 @@ class XidMiddleware:
         if xid is None:
             await self._app(scope, receive, send)
             return
+        answer: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            answer.append(message)
+
         token = enter(self._client.joined_transaction(xid))
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, hold)
         finally:
             leave(token)
+        for message in answer:
+            await send(message)
 
 
 async def send_xid(request: httpx.Request) -> None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from examples.shop.stage import CUSTOMERS, PATIENCE, Answer, Stage
+from examples.shop.stock.database import LARGEST_ORDER
 
 ORDERS = 500
 
@@ -66,6 +67,17 @@ def timeout(stage: Stage) -> None:
     stage.settled()
     stage.expect("the reason is TIMEOUT", stage.ledger.reason(order_id) == "TIMEOUT")
     stage.expect("the lamp is free again", stage.ledger.reserved("lamp") == 0)
+
+
+def session_dependency(stage: Stage) -> None:
+    """The stock service's session is committed by a FastAPI dependency, after the handler: it works, and it fails there."""
+    answer = stage.order("ann", "pen", LARGEST_ORDER)
+    stage.expect(f"{LARGEST_ORDER} pens: the session is committed, the order placed ({answer.code})", answer.placed)
+    answer = stage.order("ann", "pen", LARGEST_ORDER + 1)
+    stage.expect(f"{LARGEST_ORDER + 1} pens: the session cannot be committed ({answer.code})", answer.code == 500)
+    stage.settled()
+    rolled_back = stage.ledger.transaction(answer.order_id) in ("ROLLED_BACK", "")
+    stage.expect("and the order is rolled back", rolled_back and not stage.ledger.order_status(answer.order_id))
 
 
 def restarted_participant(stage: Stage) -> None:
@@ -169,6 +181,7 @@ SCENARIOS = (
     Scenario("out-of-stock", "Out of stock", out_of_stock),
     Scenario("caught-failure", "A failure of one branch that is caught", caught_failure),
     Scenario("timeout", "An order that takes too long", timeout),
+    Scenario("session-dependency", "A session committed in a dependency's exit", session_dependency),
     Scenario("restarted-participant", "A participant restarted without traffic", restarted_participant),
     Scenario("killed-during-try", "A service killed during try", killed_during_try),
     Scenario("killed-during-confirm", "A service killed during confirm", killed_during_confirm),

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from typing import Annotated
 
-from fastapi import FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from txcoord_sdk import connect, tcc
 
 from examples.shop.carrier import XidMiddleware
 from examples.shop.database import open_database
-from examples.shop.stock.database import metadata, stock
+from examples.shop.stock.database import Demand, metadata, stock
 
 client = connect(service="stock")
 engine = open_database("stock")
@@ -35,18 +36,24 @@ app = FastAPI(title="stock", lifespan=lifespan)
 app.add_middleware(XidMiddleware, client=client)
 
 
+async def open_session() -> AsyncIterator[AsyncSession]:
+    """A session per request, committed when the request has been served."""
+    async with AsyncSession(engine) as session, session.begin():
+        yield session
+
+
 @tcc("reserve")
-async def reserve(conn: AsyncConnection, sku: str, quantity: int) -> Decimal:
+async def reserve(session: AsyncSession, sku: str, quantity: int) -> Decimal:
     """Try: set goods aside; returns what they cost."""
-    taken = await conn.execute(
-        update(stock)
-        .where(stock.c.sku == sku, stock.c.free >= quantity)
-        .values(free=stock.c.free - quantity, reserved=stock.c.reserved + quantity)
-    )
-    if not taken.rowcount:
+    row = select(stock.c.price, stock.c.free).where(stock.c.sku == sku).with_for_update()
+    found = (await session.execute(row)).one_or_none()
+    if found is None or found.free < quantity:
         raise HTTPException(409, f"{sku} is out of stock")
-    price: Decimal = (await conn.execute(select(stock.c.price).where(stock.c.sku == sku))).scalar_one()
-    return price * quantity
+    await session.execute(
+        update(stock).where(stock.c.sku == sku).values(free=stock.c.free - quantity, reserved=stock.c.reserved + quantity)
+    )
+    cost: Decimal = found.price * quantity
+    return cost
 
 
 @reserve.confirm
@@ -79,9 +86,11 @@ class Cost(BaseModel):
 
 
 @app.post("/reservations")
-async def post_reservation(wanted: Reservation) -> Cost:
-    """Reserve goods within the caller's global transaction."""
-    return Cost(amount=await reserve(wanted.sku, wanted.quantity))
+async def post_reservation(wanted: Reservation, session: Annotated[AsyncSession, Depends(open_session)]) -> Cost:
+    """Reserve goods within the caller's global transaction, and remember what was asked for."""
+    amount = await reserve(session, wanted.sku, wanted.quantity)
+    session.add(Demand(sku=wanted.sku, quantity=wanted.quantity))  # written when the session commits
+    return Cost(amount=amount)
 
 
 @app.get("/health")
