@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -42,6 +42,14 @@ _PREPARE: dict[str, Any] = {
 }
 
 
+class _AsyncPool(NamedTuple):
+    """Our own pool of one event loop."""
+
+    engine: AsyncEngine
+    gate: asyncio.Semaphore
+    preparing: asyncio.Lock
+
+
 class Database:
     """One database of the service.
 
@@ -64,9 +72,10 @@ class Database:
         self._id = ""
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._preparing = threading.Lock()
         self._gate = threading.Semaphore(POOL_SIZE)
         self._own: Engine | None = None
-        self._own_async: dict[asyncio.AbstractEventLoop, tuple[AsyncEngine, asyncio.Semaphore]] = {}
+        self._own_async: dict[asyncio.AbstractEventLoop, _AsyncPool] = {}
         self._refuse_unfit()
         watch(self.sync_engine)
 
@@ -82,16 +91,18 @@ class Database:
             ConfigurationError: They are missing and may not be created by this user.
             UnavailableError: The database cannot be reached.
         """
-        if not self._id:
-            with _tables_missing(self.name):
-                self._id = Retrying(**_PREPARE)(self.run, schema.prepare)
+        with self._preparing:
+            if not self._id:
+                with _tables_missing(self.name):
+                    self._id = Retrying(**_PREPARE)(self.run, schema.prepare)
         return self._id
 
     async def aprepare(self) -> str:
         """Create our tables where they are missing; returns the database's identity. Raises like `prepare`."""
-        if not self._id:
-            with _tables_missing(self.name):
-                self._id = await AsyncRetrying(**_PREPARE)(self.arun, schema.prepare)
+        async with self._own_async_pool().preparing:
+            if not self._id:
+                with _tables_missing(self.name):
+                    self._id = await AsyncRetrying(**_PREPARE)(self.arun, schema.prepare)
         return self._id
 
     def own_transaction(self) -> SealedTransaction:
@@ -100,7 +111,8 @@ class Database:
 
     def own_async_transaction(self) -> AsyncSealedTransaction:
         """A local transaction on our own pool of the running event loop."""
-        return AsyncSealedTransaction(*self._own_async_engine())
+        own = self._own_async_pool()
+        return AsyncSealedTransaction(own.engine, own.gate)
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a local transaction on our own pool.
@@ -146,9 +158,9 @@ class Database:
         """Close our own pools."""
         if self._own is not None:
             self._own.dispose()
-        for loop, (engine, _) in self._own_async.items():
+        for loop, own in self._own_async.items():
             if loop.is_running():
-                asyncio.run_coroutine_threadsafe(engine.dispose(), loop)
+                asyncio.run_coroutine_threadsafe(own.engine.dispose(), loop)
         self._own = None
         self._own_async.clear()
 
@@ -156,7 +168,7 @@ class Database:
         """Close our own pool of the running loop."""
         own = self._own_async.pop(asyncio.get_running_loop(), None)
         if own is not None:
-            await own[0].dispose()
+            await own.engine.dispose()
 
     # ------------------------------------------------------------ inside
 
@@ -208,7 +220,7 @@ class Database:
         """After a fork the connections are the parent's."""
         if self._pid != os.getpid():
             self._pid, self._own, self._own_async = os.getpid(), None, {}
-            self._gate = threading.Semaphore(POOL_SIZE)
+            self._gate, self._preparing = threading.Semaphore(POOL_SIZE), threading.Lock()
 
     def _own_engine(self) -> Engine:
         if self.is_async:
@@ -219,7 +231,7 @@ class Database:
                 self._own = self._make_own()
             return self._own
 
-    def _own_async_engine(self) -> tuple[AsyncEngine, asyncio.Semaphore]:
+    def _own_async_pool(self) -> _AsyncPool:
         if not self.is_async:
             raise ConfigurationError(f"database {self.name!r} is synchronous: give the action plain functions")
         loop = asyncio.get_running_loop()
@@ -227,7 +239,8 @@ class Database:
             self._forget_parents()
             own = self._own_async.get(loop)
             if own is None:
-                own = self._own_async[loop] = AsyncEngine(self._make_own()), asyncio.Semaphore(POOL_SIZE)
+                gate = asyncio.Semaphore(POOL_SIZE)
+                own = self._own_async[loop] = _AsyncPool(AsyncEngine(self._make_own()), gate, asyncio.Lock())
             return own
 
 

@@ -45,6 +45,13 @@ class RepeatedTryError(TxcoordError):
     code: ClassVar[str] = "REPEATED_TRY"
 
 
+class TryLostError(TxcoordError):
+    """The database rolled the try back without being asked to; what came after it stands alone."""
+
+    code: ClassVar[str] = "TRY_LOST"
+    retryable: ClassVar[bool] = True
+
+
 def tried(connection: Connection, xid: str, branch_id: int, resource: str) -> None:
     """Open the branch, before the try.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection
-from txcoord_proto.errors import DeadlinePassedError, LocalTransactionOpenError, RolledBackError
+from txcoord_proto.errors import DeadlinePassedError, LocalTransactionOpenError
 from txcoord_proto.status import PhaseOne
 
 from txcoord_sdk.fence import fence
@@ -50,10 +50,10 @@ class BranchEnlistment:
                 {"xid": self._branch.xid},
             )
         if in_doubt and self._has_row and not fence.is_tried(self._connection, self._branch.xid, self._branch.branch_id):
-            raise RolledBackError(
+            raise fence.TryLostError(
                 "an error made the database roll this local transaction back although the connection stayed open; what was "
                 "done since stands alone and is rolled back too: let such errors end the transaction",
-                {"xid": self._branch.xid, "reason": "LOCAL_ROLLBACK"},
+                {"xid": self._branch.xid},
             )
 
     def committed(self) -> None:

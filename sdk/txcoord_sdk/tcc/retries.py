@@ -10,13 +10,11 @@ from tenacity import retry_if_exception, stop_after_attempt, stop_after_delay, w
 from txcoord_sdk.database import Database
 
 
-def after_transient_errors(database: Database | None) -> dict[str, Any]:
+def after_transient_errors(database: Database) -> dict[str, Any]:
     """Arguments of tenacity's Retrying and AsyncRetrying."""
 
     def is_transient(error: BaseException) -> bool:
-        if database is None or not isinstance(error, DBAPIError) or error.orig is None:
-            return False
-        return database.dialect.transient(error.orig)
+        return isinstance(error, DBAPIError) and error.orig is not None and database.dialect.transient(error.orig)
 
     return {
         "retry": retry_if_exception(is_transient),

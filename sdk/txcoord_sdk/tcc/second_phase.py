@@ -46,14 +46,20 @@ class TccParticipant:
         """See `Participant.settle`."""
         if self.is_async:
             return self._asettle(command, branch)
-        Retrying(**after_transient_errors(self._database))(lambda: drive(self._steps(command, branch)))
+        if self._database is None:
+            drive(self._steps(command, branch))
+        else:
+            Retrying(**after_transient_errors(self._database))(lambda: drive(self._steps(command, branch)))
         return None
 
     async def _asettle(self, command: Command, branch: BranchCommand) -> None:
         async def once() -> None:
             await adrive(self._steps(command, branch))
 
-        await AsyncRetrying(**after_transient_errors(self._database))(once)
+        if self._database is None:
+            await once()
+        else:
+            await AsyncRetrying(**after_transient_errors(self._database))(once)
 
     def _steps(self, command: Command, branch: BranchCommand) -> Steps[None]:
         confirm, cancel = self._action.parts

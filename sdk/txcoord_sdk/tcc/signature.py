@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 from txcoord_proto.errors import ConfigurationError
 
 from txcoord_sdk.codec import annotations_of
 
 DATABASE_TYPES = (Connection, Session, AsyncConnection, AsyncSession)
 _ASYNC_TYPES = (AsyncConnection, AsyncSession)
+_SCOPED = (scoped_session, async_scoped_session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,13 @@ class TccSignature:
         given = None
         if self.database:
             place = self.database_place
-            if place < len(args) and isinstance(args[place], DATABASE_TYPES):
+            if place < len(args) and isinstance(args[place], (*DATABASE_TYPES, *_SCOPED)):
                 given, args = args[place], args[:place] + args[place + 1 :]
             elif self.database in kwargs:
                 kwargs = dict(kwargs)
                 given = kwargs.pop(self.database)
+            if isinstance(given, _SCOPED):
+                given = given()
         if len(args) > len(names):
             raise TypeError(
                 f"{self.function.__qualname__}() takes {len(names)} arguments besides the database, {len(args)} were given"

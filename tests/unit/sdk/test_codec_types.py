@@ -108,7 +108,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):
-        return list(map(repr, a)) == list(map(repr, b)) and all(same(a[k], b[k]) for k in a)
+        return len(a) == len(b) and all(same(k, kb) and same(a[k], b[kb]) for k, kb in zip(a, b, strict=True))
     return bool(a == b)
 
 

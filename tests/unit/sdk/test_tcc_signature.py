@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from txcoord_proto.errors import ConfigurationError
 from txcoord_sdk import tcc
 from txcoord_sdk.tcc.action import Action
@@ -130,6 +130,8 @@ def test_the_database_may_be_left_out_wherever_it_stands() -> None:
         assert of_plain.bind((), {"sku": "x", "conn": None})[1] is None
         assert of_last.bind(("x", session), {}) == ({"sku": "x"}, session)
         assert of_last.bind(("x",), {}) == ({"sku": "x"}, None)
+        scoped = scoped_session(sessionmaker(engine))
+        assert of_last.bind(("x", scoped), {}) == ({"sku": "x"}, scoped())
         assert TccSignature.of(method, "a").bind((connection, "x"), {}) == ({"sku": "x"}, connection)
         for args, kwargs in ((("x", 1, 2), {}), ((), {}), (("x",), {"sku": "y"}), (("x",), {"price": 1}), ((session, "x"), {})):
             with pytest.raises(TypeError, match="plain"):
