@@ -62,6 +62,7 @@ def perform(stage: Stage, chosen: list[Scenario]) -> list[str]:
     console.print()
     console.print(difference("The ledger: before and after", start, stage.ledger.totals(), everything=True))
     if failed:
+        console.print(stage.last_words(), style="dim", markup=False, soft_wrap=True)
         for problem in failed:
             console.print(f"[red]✗ {problem}[/]", soft_wrap=True)
         console.print(f"[bold red]NOT conserved, or not as it must be: {len(failed)} of the above[/]")

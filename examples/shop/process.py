@@ -71,11 +71,15 @@ class ServiceProcess:
     def _answers(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
-            raise RuntimeError(f"the {self.name} service ended:\n{self._log.read_text()[-3000:]}")
+            raise RuntimeError(f"the {self.name} service ended:\n{self.log()[-3000:]}")
         try:
             return httpx.get(f"{self.url}/health").is_success
         except httpx.TransportError:
             return False
+
+    def log(self) -> str:
+        """What it has written so far."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -148,6 +148,12 @@ class Stage:
             raise Unexpected(f"not so: {what}")
         self.say(f"[green]✓[/] {what}")
 
+    def last_words(self) -> str:
+        """The ends of all logs."""
+        logs = {"coordinator": self.coordinator.log(), "standby": self.standby.log()}
+        logs |= {name: service.log() for name, service in self.services.items()}
+        return "\n".join(f"--- {name}\n{log[-2000:]}" for name, log in logs.items() if log)
+
     def settled(self) -> None:
         """Wait until nothing is under way, or until it is plain that it will not end."""
         wait_until(lambda: not (self.ledger.unfinished() or self.ledger.tried()), _SETTLE_SECONDS, "the end of all transactions")

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from txcoord_sdk import connect, tcc
+from txcoord_sdk import TxcoordError, connect, tcc
 
 from examples.shop.balance.database import account, metadata
 from examples.shop.carrier import XidMiddleware
@@ -78,6 +79,12 @@ async def post_debit(wanted: Debit) -> Debit:
     """Hold money within the caller's global transaction."""
     await debit(wanted.customer, wanted.amount)
     return wanted
+
+
+@app.exception_handler(TxcoordError)
+async def came_to_nothing(_: Request, error: TxcoordError) -> JSONResponse:
+    """The global transaction is over already, or the coordinator does not answer: the code tells which."""
+    return JSONResponse({"error": str(error), "code": error.code}, 503)
 
 
 @app.get("/health")

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from txcoord_sdk import connect, tcc
+from txcoord_sdk import TxcoordError, connect, tcc
 
 from examples.shop.carrier import XidMiddleware
 from examples.shop.database import open_database
@@ -91,6 +92,12 @@ async def post_reservation(wanted: Reservation, session: Annotated[AsyncSession,
     amount = await reserve(session, wanted.sku, wanted.quantity)
     session.add(Demand(sku=wanted.sku, quantity=wanted.quantity))  # written when the session commits
     return Cost(amount=amount)
+
+
+@app.exception_handler(TxcoordError)
+async def came_to_nothing(_: Request, error: TxcoordError) -> JSONResponse:
+    """The global transaction is over already, or the coordinator does not answer: the code tells which."""
+    return JSONResponse({"error": str(error), "code": error.code}, 503)
 
 
 @app.get("/health")
