@@ -120,4 +120,5 @@ def difference(title: str, before: Totals, after: Totals, everything: bool = Fal
     return table
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -16,10 +16,11 @@ from sqlalchemy import Connection, create_engine, text
 import examples.shop.balance.database as balance
 import examples.shop.order.database as order
 import examples.shop.stock.database as stock
+from examples.shop.__main__ import perform, say
 from examples.shop.ledger import Ledger
-from examples.shop.places import MODES
-from examples.shop.scenarios import SCENARIOS
-from examples.shop.stage import ACCOUNTS, PRODUCTS, SERVICES
+from examples.shop.places import MODES, databases_on
+from examples.shop.scenarios import SCENARIOS, Scenario
+from examples.shop.stage import ACCOUNTS, PRODUCTS, SERVICES, Stage
 from tests.servers import Server
 
 
@@ -122,3 +123,20 @@ def test_what_is_not_conserved_is_found(books: Ledger, tmp_path: Path, service: 
     execute(f"sqlite:///{tmp_path}/{service}.db", lambda c: c.execute(text(statement)))
     (found,) = books.broken_promises(start)
     assert found.startswith(broken)
+
+
+def test_a_theft_fails_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def steal(stage: Stage) -> None:
+        """A cent disappears between two orders."""
+        assert stage.order("ann", "pen").placed
+        execute(urls["balance"], lambda c: c.execute(text("UPDATE account SET balance = balance - 1 WHERE customer = 'ann'")))
+
+    with databases_on("sqlite", tmp_path) as urls:
+        stage = Stage(urls, tmp_path, say)
+        try:
+            stage.open()
+            failed = perform(stage, [Scenario("theft", "A theft", steal)])
+        finally:
+            stage.close()
+    assert failed == ["A theft: money was lost or made"]
+    assert "NOT conserved" in capsys.readouterr().out
