@@ -89,10 +89,13 @@ class Runner:
             self._threads_pool().submit(self._keep_trying, work)
 
     def _keep_trying(self, work: Callable[[], Any]) -> None:
-        Retrying(sleep=self._closed.wait, **self._persistence())(work)
+        Retrying(sleep=self._pause, **self._persistence())(work)
+
+    def _pause(self, seconds: float) -> None:
+        self._closed.wait(seconds)
 
     def _start_background(self, work: Callable[[], Any]) -> None:
-        task = asyncio.get_running_loop().create_task(AsyncRetrying(**self._persistence())(work))
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(AsyncRetrying(**self._persistence())(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

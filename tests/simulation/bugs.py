@@ -10,15 +10,15 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, text
-
-from tests.simulation.world import ParticipantService
 from txcoord_proto.status import Decision, GlobalStatus, Reason
 from txcoord_sdk.fence import fence
-from txcoord_server.domain.answers import LockState, Ticket
+from txcoord_server.domain.answers import OK, Ticket
+from txcoord_server.domain.settlement import Settler
 from txcoord_server.domain.transactions import Transactions
-from txcoord_server.engine import node as node_module
 from txcoord_server.engine.engine import Engine
 from txcoord_server.store import sqlite as sqlite_module
+
+from tests.simulation.world import ParticipantService
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def reload_after_publishing() -> Iterator[None]:
 
         engine.loading = asyncio.ensure_future(load_later())  # type: ignore[attr-defined]
 
-    with _patched(node_module.Engine, "load", late):
+    with _patched(Engine, "load", late):
         yield
 
 
@@ -88,14 +88,16 @@ def no_guard() -> Iterator[None]:
 
 
 @contextmanager
-def lock_query_from_memory() -> Iterator[None]:
-    """A lock query is answered at once, by a node that may no longer lead."""
+def told_before_it_is_durable() -> Iterator[None]:
+    """When the time to wait for settlement is over, the decision is told although its group commit may still be under way."""
 
-    def query(self: Transactions, ticket: Ticket, resource: str, keys: tuple[str, ...], xid: str) -> None:
-        holder = self.ledger.locks.free_for(self.ledger.by_xid.get(xid), resource, keys)
-        ticket[0].answer(ticket[1], LockState(holder.xid if holder is not None else ""))
+    def tick(self: Settler, now: int) -> None:
+        for transaction in self._waits.due(now):
+            for waiter in transaction.waiters or ():
+                waiter.ticket[0].answer(waiter.ticket[1], OK)
+            transaction.waiters = None
 
-    with _patched(Transactions, "query_locks", query):
+    with _patched(Settler, "tick", tick):
         yield
 
 
@@ -133,8 +135,7 @@ BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "no compare-and-set": no_compare_and_set,
     "reload after publishing": reload_after_publishing,
     "no guard": no_guard,
-    "lock query answered from memory": lock_query_from_memory,
+    "told before it is durable": told_before_it_is_durable,
     "decision without reports": decision_without_reports,
     "fence cleaned early": fence_cleaned_early,
 }
-

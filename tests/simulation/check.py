@@ -59,7 +59,9 @@ def _atomic(
     for xid, branch, state in fences:
         decision = rows.get(xid, ("", "ROLLBACK"))[1]
         if state == "TRIED":
-            found.append(f"{name}: branch {branch} of {xid} ({decision}) is TRIED at rest, the store says {branches.get((xid, branch))}")
+            found.append(
+                f"{name}: branch {branch} of {xid} ({decision}) is TRIED at rest, the store says {branches.get((xid, branch))}"
+            )
         elif (state == "CONFIRMED") != (decision == "COMMIT"):
             found.append(f"{name}: branch {branch} of {xid} is {state}, the decision is {decision}")
     return found

@@ -21,6 +21,9 @@ T = TypeVar("T")
 _process: contextvars.ContextVar[Incarnation | None] = contextvars.ContextVar("process", default=None)
 
 
+_Loop: Any = asyncio.AbstractEventLoop
+
+
 class StuckError(Exception):
     """Nothing is left to run, and the simulation has not ended."""
 
@@ -101,7 +104,7 @@ def _incarnation_of(context: contextvars.Context | None) -> Incarnation | None:
     return context.get(_process) if context is not None else _process.get()
 
 
-class SimLoop(asyncio.AbstractEventLoop):
+class SimLoop(_Loop):  # type: ignore[misc] # what lets the real world in is missing on purpose
     """See the module.
 
     Args:
@@ -132,7 +135,9 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> events.Handle:
         return self.call_soon(callback, *args, context=context)
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> events.TimerHandle:
+    def call_later(
+        self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> events.TimerHandle:
         return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> events.TimerHandle:
@@ -201,7 +206,8 @@ class SimLoop(asyncio.AbstractEventLoop):
             main = self.create_task(work)
             while not main.done():
                 self._step(end)
-            return main.result()
+            result: T = main.result()
+            return result
         finally:
             events._set_running_loop(before)
 

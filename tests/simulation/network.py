@@ -1,8 +1,8 @@
 """Streams between simulated processes: in order and reliable until they break, like gRPC's, and broken at the worst moment.
 
-Each batch is serialised and parsed, so that mistakes of the wire show. When a stream breaks, what is on the way may still arrive or
-not, each side learns of it at its own time, and until then goes on as if nothing had happened: so a request that was sent again over
-a new stream may overtake, or follow, its first copy.
+Each batch is serialised and parsed, so that mistakes of the wire show. When a stream breaks, what is on the way may still arrive
+or not, each side learns of it at its own time, and until then goes on as if nothing had happened: so a request that was sent
+again over a new stream may overtake, or follow, its first copy.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tests.simulation.loop import Process, SimLoop, nobody
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk.session.transport import StreamBrokenError
+
+from tests.simulation.loop import Process, SimLoop, nobody
 
 
 class Pipe:
@@ -91,6 +92,12 @@ class SimStream:
         self.up.break_after(0.0)
         if self in self._network.streams:
             self._network.streams.remove(self)
+
+    def lose(self, client: float, server: float) -> None:
+        """The client gives it up after `client` seconds, the server learns of that after `server` seconds."""
+        self.down.break_after(client)
+        self.up.break_after(server)
+        self._network.streams.remove(self)
 
     def break_up(self, longest: float) -> None:
         """Break it; each side learns of it within `longest` seconds."""

@@ -1,4 +1,4 @@
-"""The real SQLite store on virtual time, with the faults that a database has: slow, gone, and a commit whose outcome is not told."""
+"""The real SQLite store on virtual time, with a database's faults: slow, gone, and a commit whose outcome is not told."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.pool import NullPool
-
-from tests.simulation.loop import SimLoop
 from txcoord_proto.errors import StoreUnavailableError
 from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.engine.storage import GroupState, GroupWrite, Lease, UnknownCommitError
 from txcoord_server.store.sql_store import SqlStore
 from txcoord_server.store.sqlite import SqliteDialect
+
+from tests.simulation.loop import SimLoop
 
 _EPOCH_DAY = 2440587.5
 _START = 1_790_000_000.0

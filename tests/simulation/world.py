@@ -1,4 +1,4 @@
-"""The simulated world: two coordinators on one store, two participants with databases of their own, initiators; and its faults."""
+"""The simulated world: two coordinators on one store, participants with databases of their own, initiators; and its faults."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.pool import NullPool
-
-from tests.simulation.loop import Process, SimLoop, nobody
-from tests.simulation.network import Network, SimTransport
-from tests.simulation.store import SimStore, StoreFaults, virtual_clock
 from txcoord_proto.errors import OutcomeUnknownError, RolledBackError, TxcoordError
 from txcoord_proto.status import BranchType, CommandResult, PhaseOne, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
@@ -31,6 +27,10 @@ from txcoord_server.engine.node import Node
 from txcoord_server.engine.retention import RetentionConfig
 from txcoord_server.rpc.auth import Authenticator
 from txcoord_server.rpc.service import CoordinatorService
+
+from tests.simulation.loop import Process, SimLoop, nobody
+from tests.simulation.network import Network, SimTransport
+from tests.simulation.store import SimStore, StoreFaults, virtual_clock
 
 NODES = ("c0:1", "c1:1")
 _EFFECTS = (
@@ -60,6 +60,10 @@ class Profile:
     outages: float = 0.08
     unknown: float = 0.02
     local_failures: float = 0.08
+
+
+STANDSTILLS = Profile(kills=0.05, pauses=1.0, breaks=1.0, outages=0.02)
+"""Leaders that stand still longer than their lease, and clients that wander."""
 
 
 @dataclass(slots=True)
@@ -264,7 +268,7 @@ class Initiator(Service):
         """Ask about locks, again and again."""
         rng = self.world.loop.rng
         while self.world.bad:
-            await asyncio.sleep(rng.expovariate(4))
+            await asyncio.sleep(rng.expovariate(10))
             self.world.ask_lock(self, rng.choice(self.world.participants))
 
     async def work(self, worker: int) -> None:
@@ -287,6 +291,8 @@ class Initiator(Service):
         except (TxcoordError, TimeoutError, ValueError) as error:
             await self.end(transaction, error)
             return
+        if rng.random() < 0.2:
+            await asyncio.sleep(rng.uniform(0.3, 2.0))  # a person thinks, and locks are held meanwhile
         if rng.random() < 0.1:
             await self.end(transaction, ValueError("changed my mind"))
             return
@@ -337,7 +343,7 @@ class World:
     @property
     def processes(self) -> list[Process]:
         """All processes."""
-        return [p.process for p in (*self.coordinators, *self.services)]
+        return [*(c.process for c in self.coordinators), *(s.process for s in self.services)]
 
     # ------------------------------------------------------------ calls between services
 
@@ -448,14 +454,23 @@ class World:
             self.history.faults += 1
             match kind:
                 case "kill":
-                    self._kill(rng.choice([*self.coordinators, *self.coordinators, *self.services]).process)
+                    self._kill(rng.choice([*self.processes, *(c.process for c in self.coordinators)]))
                 case "pause":
-                    rng.choice(self.processes).pause(rng.choice([0.3, 2.0, 5.0]))
+                    self._pause(
+                        rng.choice([*self.processes, *(c.process for c in self.coordinators)]), rng.choice([0.3, 2.0, 5.0])
+                    )
                 case "break" if self.network.streams:
                     self.loop.note("break")
                     rng.choice(self.network.streams).break_up(1.0)
                 case "outage":
                     self._background(self._outage(rng.uniform(0.2, 3.0)))
+
+    def _pause(self, process: Process, seconds: float) -> None:
+        """Stand still; some of its peers notice, since no keepalive is answered, and go elsewhere."""
+        process.pause(seconds)
+        for stream in [s for s in self.network.streams if process.name in s.ends and seconds >= 2.0]:
+            if self.loop.rng.random() < 0.6:
+                stream.lose(self.loop.rng.uniform(0.3, 1.5), seconds + 1.0)
 
     def _kill(self, process: Process) -> None:
         if process.alive:
@@ -480,4 +495,3 @@ def silence_logs() -> None:
     """The simulated processes' warnings are expected."""
     logging.getLogger("txcoord_sdk").setLevel(logging.CRITICAL)
     logging.getLogger("txcoord_server").setLevel(logging.CRITICAL)
-

@@ -155,7 +155,7 @@ def suspend() -> Suspended:
 
 
 class GlobalTransactionFactory:
-    """The callable behind `global_transaction`; see `__call__`."""
+    """What `global_transaction` is: a callable that makes scopes."""
 
     def __init__(self, client: Callable[[], Beginner]) -> None:
         self._client = client
@@ -166,6 +166,7 @@ class GlobalTransactionFactory:
     @overload
     def __call__(
         self,
+        /,
         *,
         name: str = "",
         timeout: float = 60.0,
@@ -177,7 +178,20 @@ class GlobalTransactionFactory:
         hooks: Hooks | None = None,
     ) -> Scope: ...
 
-    def __call__(self, function: Callable[..., Any] | None = None, /, *, hooks: Hooks | None = None, **options: Any) -> Any:
+    def __call__(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str = "",
+        timeout: float = 60.0,
+        key: str = "",
+        propagation: Propagation = Propagation.REQUIRED,
+        rollback_for: tuple[type[BaseException], ...] = (),
+        no_rollback_for: tuple[type[BaseException], ...] = (),
+        retries: int = 0,
+        hooks: Hooks | None = None,
+    ) -> Any:
         """Make a function, or a block, a global transaction.
 
         Works on `def` and `async def` and keeps the signature. Returning commits, an exception rolls back; the function runs
@@ -199,5 +213,6 @@ class GlobalTransactionFactory:
             OutcomeUnknownError: From the call: no coordinator answered; it will be finished, ask for its status by XID.
             ConfigurationError: An option is outside its range.
         """
-        scope = Scope(Options(hooks=hooks or Hooks(), **options), self._client)
+        options = Options(name, timeout, key, propagation, rollback_for, no_rollback_for, retries, hooks or Hooks())
+        scope = Scope(options, self._client)
         return scope if function is None else scope(function)

@@ -30,12 +30,23 @@ from txcoord_sdk.transaction.effects import Ask, Steps, adrive, drive
 class Requests(Protocol):
     """What a transaction asks of the client; any thread, answers through the sink."""
 
-    def begin(self, beginning: Beginning, sink: Sink) -> None: ...
-    def register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None: ...
-    def commit(self, xid: str, wait: Wait, sink: Sink) -> None: ...
-    def rollback(self, xid: str, wait: Wait, reason: str, sink: Sink) -> None: ...
-    def rollback_only(self, xid: str, reason: str, sink: Sink) -> None: ...
-    def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "") -> None: ...
+    def begin(self, beginning: Beginning, sink: Sink) -> None:
+        """Get an XID."""
+
+    def register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
+        """Register a branch."""
+
+    def commit(self, xid: str, wait: Wait, sink: Sink) -> None:
+        """Ask for commit."""
+
+    def rollback(self, xid: str, wait: Wait, reason: str, sink: Sink) -> None:
+        """Ask for rollback."""
+
+    def rollback_only(self, xid: str, reason: str, sink: Sink) -> None:
+        """Veto."""
+
+    def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "") -> None:
+        """Report the end of a phase one."""
 
 
 class GlobalTransaction:

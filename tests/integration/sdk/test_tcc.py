@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
-
 from txcoord_sdk import Client, NoTransactionError, RolledBackError, connect, current, tcc
 from txcoord_sdk.tcc.decorator import Try
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
@@ -138,10 +137,15 @@ def test_half_a_try_cannot_be_committed(client: Client, engine: Engine) -> None:
 
     half.confirm(lambda: None)
     half.cancel(lambda: None)
-    with pytest.raises(Exception, match="may hold half of it"), client.global_transaction(), Session(engine) as session:
-        with pytest.raises(ValueError, match="half way"):
-            half(session, "a")
-        session.commit()
+
+    def order() -> None:
+        with client.global_transaction(), Session(engine) as session:
+            with pytest.raises(ValueError, match="half way"):
+                half(session, "a")
+            session.commit()
+
+    with pytest.raises(Exception, match="may hold half of it"):
+        order()
     assert row(engine) == (10, 0, 0)
 
 

@@ -151,7 +151,8 @@ class Settler:
     def tick(self, now: int) -> None:
         """Answer those whose time to wait for settlement is over: decided, not settled.
 
-        Like the decision's own answers these follow a group commit: the store may have been slow, and the decision not be durable.
+        Like the decision's own answers these follow a group commit: the store may have been slow, and the decision not be
+        durable.
         """
         for transaction in self._waits.due(now):
             for waiter in transaction.waiters or ():

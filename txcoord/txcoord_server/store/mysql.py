@@ -7,6 +7,7 @@ session has NO_BACKSLASH_ESCAPES, so doubling the quote is all that is needed, a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -31,7 +32,8 @@ from txcoord_server.store import sql
 from txcoord_server.store.dialect import Dialect
 
 _FENCE = (
-    "UPDATE txc_group SET commit_seq = {0}, branch_ids = {1}, locked = {4}, renewed_at = CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED) "
+    "UPDATE txc_group SET commit_seq = {0}, branch_ids = {1}, locked = {4}, "
+    "renewed_at = CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED) "
     "WHERE name = {2} AND epoch = {3} AND commit_seq = {0} - 1"
 )
 _GUARD = "SELECT IF(ROW_COUNT() = {}, 1, (SELECT 1 UNION ALL SELECT 2))"
@@ -97,7 +99,7 @@ class MysqlDialect(Dialect):
         limits = {"connect_timeout": 3, "read_timeout": 10, "write_timeout": 10}
         try:
             raw = pymysql.connect(*arguments, **{**limits, **options}, client_flag=flags, autocommit=True)
-            mariadb = "MariaDB" in raw.get_server_info()
+            mariadb = "MariaDB" in str(raw.get_server_info())  # type: ignore[no-untyped-call]
             with raw.cursor() as cursor:
                 cursor.execute(_SESSION_MARIADB if mariadb else _SESSION)
                 if mariadb:
@@ -109,7 +111,8 @@ class MysqlDialect(Dialect):
     @override
     def close(self, raw: pymysql.Connection[Any]) -> None:
         if raw.open:
-            raw._force_close()  # type: ignore[no-untyped-call]
+            with contextlib.suppress(pymysql.Error):
+                raw.close()
 
     @override
     def usable(self, raw: pymysql.Connection[Any]) -> bool:
@@ -138,17 +141,19 @@ class MysqlDialect(Dialect):
     def _statements(self, write: GroupWrite, locked: bool) -> list[str]:
         fence = (write.commit_seq, write.branch_ids, literal(self.group), write.epoch, int(locked))
         out = ["START TRANSACTION", _FENCE.format(*fence), _GUARD.format(1)]
-        for table, columns, rows in (
+        inserts: tuple[tuple[str, tuple[str, ...], list[Row]], ...] = (
             ("txc_global", NEW_GLOBAL, write.new_globals),
             ("txc_branch", NEW_BRANCH, write.new_branches),
             ("txc_audit", ("xid", "version", "act", "at", "actor", "reason"), write.audit),
-        ):
+        )
+        for table, columns, rows in inserts:
             if rows:
                 out.append(f"INSERT INTO {table} ({','.join(columns)}) VALUES {_rows(rows)}")
-        for table, keys, columns, changed in (
+        updates: tuple[tuple[str, tuple[str, ...], tuple[str, ...], list[Row]], ...] = (
             ("txc_global", ("xid", "status"), CHANGED_GLOBAL, write.changed_globals),
             ("txc_branch", ("xid", "id"), CHANGED_BRANCH, write.changed_branches),
-        ):
+        )
+        for table, keys, columns, changed in updates:
             if changed:
                 out += [_update(table, keys, columns, changed), _GUARD.format(len(changed))]
         if write.purge_range is not None:

@@ -13,7 +13,6 @@ from txcoord_server.store.dialect import Dialect
 from txcoord_server.store.sql_store import SqlStore
 from txcoord_server.store.sqlite import SqliteDialect
 
-
 _POOL: dict[str, Any] = {"pool_size": 2, "max_overflow": 2, "pool_pre_ping": True}
 
 

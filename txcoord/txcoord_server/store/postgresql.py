@@ -39,7 +39,8 @@ _TYPES: tuple[tuple[type, str], ...] = (
 _AUDIT = ("xid", "version", "act", "at", "actor", "reason")
 
 _FENCE = """WITH fence AS (
-    UPDATE txc_group SET commit_seq = %s, branch_ids = %s, locked = %s, renewed_at = CAST(extract(epoch FROM clock_timestamp()) * 1000 AS int8)
+    UPDATE txc_group SET commit_seq = %s, branch_ids = %s, locked = %s,
+    renewed_at = CAST(extract(epoch FROM clock_timestamp()) * 1000 AS int8)
     WHERE name = %s AND epoch = %s AND commit_seq = %s RETURNING 1
 ) SELECT 1 / count(*) FROM fence"""
 

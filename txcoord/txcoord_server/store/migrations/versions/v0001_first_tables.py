@@ -141,7 +141,9 @@ def upgrade() -> None:
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("commit_seq", sa.BigInteger(), nullable=False, comment="number of the last group commit"),
         sa.Column("branch_ids", sa.BigInteger(), nullable=False, comment="branch ids below this one have been granted"),
-        sa.Column("locked", sa.SmallInteger(), server_default="0", nullable=False, comment="whether the leader holds the session lock"),
+        sa.Column(
+            "locked", sa.SmallInteger(), server_default="0", nullable=False, comment="whether the leader holds the session lock"
+        ),
         sa.Column("renewed_at", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("taken_at", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("name"),
