@@ -1,6 +1,6 @@
 # Every target sets up what it needs, from nothing.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test quick check format proto bench sim clean
+.PHONY: help venv demo test quick check format proto docs bench sim clean
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -34,11 +34,14 @@ format: $(STAMP) ## put the code into its form
 proto: $(STAMP) ## generate the wire's Python code
 	@$(PY) tools/generate_proto.py
 
+docs: $(STAMP) ## render the reference pages
+	@$(PY) tools/render_docs.py
+
 bench: $(STAMP) ## the benchmarks: ONLY=coordinator, STRICT=1
 	@$(PY) -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(STRICT),--strict)
 
 sim: $(STAMP) ## the simulation: SEEDS=5000
-	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),5000)
+	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),5000) $(if $(SEED),--seed $(SEED))
 
 clean: ## remove what was made
 	rm -rf .venv build dist .mypy_cache .ruff_cache .import_linter_cache

@@ -14,6 +14,7 @@ CHECKS: dict[str, list[str | Path]] = {
     "lint": [BIN / "ruff", "check", "-q", "."],
     "types": [BIN / "mypy", "--no-error-summary", *SOURCES],
     "imports": [BIN / "lint-imports"],
+    "reference pages": [sys.executable, "tools/render_docs.py", "--check"],
     "generated code": [sys.executable, "tools/generate_proto.py", "--check"],
 }
 

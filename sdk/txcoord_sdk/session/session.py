@@ -14,21 +14,19 @@ from collections.abc import Callable
 from typing import Any
 
 from txcoord_proto.errors import (
-    CoordinatorUnreachableError,
     NotLeaderError,
     NotReadyError,
-    OutcomeUnknownError,
     ProtocolError,
     StoreUnavailableError,
     TxcoordError,
     UnauthenticatedError,
-    from_wire,
 )
 from txcoord_proto.status import CommandResult, PhaseOne, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
 from txcoord_sdk.config import ClientConfig
 from txcoord_sdk.participant import BranchCommand, Command
+from txcoord_sdk.session.failures import too_late, typed_error, unreachable
 from txcoord_sdk.session.outbox import Outbox
 from txcoord_sdk.session.requests import DECIDED, SETTLED, Beginning, Registration, Report, Sink
 from txcoord_sdk.session.transport import Rng, Stream, StreamBrokenError, Transport
@@ -286,7 +284,7 @@ class Session:
         batch = await stream.read()
         first = batch.events[0] if batch.events else pb.Event()
         if first.HasField("error"):
-            raise _error(first.error)
+            raise typed_error(first.error)
         if not first.HasField("welcome"):
             raise StreamBrokenError("the coordinator stepped down before it could welcome this client")
         if first.welcome.epoch < self._epoch:
@@ -378,7 +376,7 @@ class Session:
         if asked is None:
             return
         if kind == "error":
-            error = _error(event.error)
+            error = typed_error(event.error)
             asked.sink(None, error)
             if asked.beginning is not None:
                 _go_on(asked.beginning, error)
@@ -440,10 +438,10 @@ class Session:
             now = loop.time()
             for pending in [p for p in self._pending.values() if p.expires <= now]:
                 del self._pending[pending.request.id]
-                self._fail(pending, _too_late(pending.request))
+                self._fail(pending, too_late(pending.request))
             for need in [n for n in self._need_branch_id if n[2] <= now]:
                 self._need_branch_id.remove(need)
-                need[1](None, _unreachable())
+                need[1](None, unreachable())
 
     def _fail_all(self, error: TxcoordError) -> None:
         pending, self._pending = self._pending, {}
@@ -489,24 +487,3 @@ def _both(sink: Sink, beginning: Beginning) -> Sink:
 def _ignore(value: Any, error: BaseException | None) -> None:
     if error is not None:
         log.debug("a request that nobody waits for failed: %s", error)
-
-
-def _error(m: pb.Error) -> TxcoordError:
-    return from_wire(m.code, m.message, dict(m.details))
-
-
-def _unreachable() -> CoordinatorUnreachableError:
-    return CoordinatorUnreachableError(
-        "no coordinator answered in time: is `txcoord serve` running, and does TXCOORD_ADDRESS (or connect's address) name it?"
-    )
-
-
-def _too_late(request: pb.Request) -> TxcoordError:
-    kind = request.WhichOneof("body")
-    if kind in ("commit", "rollback"):
-        xid = getattr(request, kind).xid
-        return OutcomeUnknownError(
-            f"no coordinator answered the {kind} of {xid} in time; it will be finished one way or the other: ask for its status",
-            {"xid": xid},
-        )
-    return _unreachable()

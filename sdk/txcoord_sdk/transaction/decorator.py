@@ -150,7 +150,7 @@ class Suspended:
 
 
 def suspend() -> Suspended:
-    """Set the current global transaction aside for a block: `with suspend(): ...`."""
+    """Set the current global transaction aside for the length of a `with` block."""
     return Suspended()
 
 

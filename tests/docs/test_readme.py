@@ -1,0 +1,45 @@
+"""The README's code runs as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from sqlalchemy import create_engine, text
+from txcoord_sdk.testing import CoordinatorProcess
+
+README = Path(__file__).parent.parent.parent / "README.md"
+CALL = """
+with client:
+    place_order("apple", 2)
+    try:
+        place_order("apple", 200)
+    except Exception as error:
+        assert "CHECK" in str(error), error
+    else:
+        raise AssertionError("there are not so many")
+"""
+
+
+def test_the_first_example(txcoord_coordinator: CoordinatorProcess, tmp_path: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert code is not None
+    assert code[1].startswith("from txcoord_sdk import")
+    engine = create_engine(f"sqlite:///{tmp_path}/stock.db")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE stock (sku text, free int CHECK (free >= 0), reserved int, sold int)"))
+        connection.execute(text("INSERT INTO stock VALUES ('apple', 10, 0, 0)"))
+    program = tmp_path / "example.py"
+    program.write_text(code[1].replace("127.0.0.1:8190", txcoord_coordinator.address) + CALL)
+    done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT free, reserved, sold FROM stock")).one() == (8, 0, 2)
+    engine.dispose()
+
+
+def test_its_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text()):
+        assert "://" in target or (README.parent / target).exists(), target

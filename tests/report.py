@@ -1,0 +1,33 @@
+"""Minutes per folder at the end of a run, beside their shares of the half hour that all tests may take on two cores."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+SHARES = {
+    "TCC and the foundation": (9.0, ("unit", "contract", "integration", "acceptance", "simulation", "servers", "house", "docs"))
+}
+"""Minutes, and the folders under tests/ that share them."""
+
+_seconds: dict[str, float] = defaultdict(float)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up."""
+    parts = Path(report.nodeid.split("::")[0]).parts
+    _seconds[parts[1] if len(parts) > 2 else parts[0]] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show; a share that is exceeded is a mark and no failure, since machines differ."""
+    if sum(_seconds.values()) < 30:
+        return
+    terminalreporter.section("minutes")
+    for folder, seconds in sorted(_seconds.items(), key=lambda item: -item[1]):
+        terminalreporter.write_line(f"{folder:14} {seconds / 60:5.1f}")
+    for name, (share, folders) in SHARES.items():
+        used = sum(_seconds[folder] for folder in folders) / 60
+        terminalreporter.write_line(f"{name}: {used:.1f} of {share:.0f}{'  OVER ITS SHARE' if used > share else ''}")
