@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 
 import click
-import txcoord_sdk
+import txcoord_sdk  # noqa: F401 - it defines further error codes
 from txcoord_proto import status
 from txcoord_proto.errors import known_codes
 from txcoord_rm.cli import main as agent_commands
@@ -16,7 +17,7 @@ from txcoord_server.domain.transitions import BRANCH_TRANSITIONS, GLOBAL_TRANSIT
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 
 
-def _members(kind: type[status.StrEnum]) -> list[str]:
+def _members(kind: type[StrEnum]) -> list[str]:
     """Lines for the members of an enum with the docstrings that stand under them."""
     source = Path(status.__file__).read_text().split(f"class {kind.__name__}(", 1)[1]
     return [f"- `{m.name}`: {source.split(f'{m.name} = ', 1)[1].split(chr(34) * 3)[1]}" for m in kind]
@@ -63,7 +64,6 @@ PAGES = {"states.md": states, "errors.md": errors, "commands.md": commands}
 
 def main() -> None:
     """Render the pages, or say which are stale."""
-    assert txcoord_sdk
     REFERENCE.mkdir(parents=True, exist_ok=True)
     stale = [name for name, page in PAGES.items() if not (REFERENCE / name).exists() or (REFERENCE / name).read_text() != page()]
     if "--check" in sys.argv:
