@@ -73,14 +73,25 @@ def over_the_stream(coordinator: CoordinatorProcess, store: str, runs: int) -> l
 
 def decided(url: str, xids: list[str]) -> int:
     """How many of `xids` the store knows as committed."""
-    scheme = url.split(":", maxsplit=1)[0]
-    engine = sqlalchemy.create_engine(url.replace(scheme, DRIVERS.get(scheme, scheme), 1))
     query = sqlalchemy.text("SELECT count(*) FROM txc_global WHERE decision = 'COMMIT' AND xid IN :xids").bindparams(
         sqlalchemy.bindparam("xids", expanding=True)
     )
-    found = 0
+    pieces = [xids[at : at + 500] for at in range(0, len(xids), 500)]
+    with _connected(url) as connection:
+        return sum(int(connection.scalar(query, {"xids": piece}) or 0) for piece in pieces)
+
+
+def unfinished(url: str) -> int:
+    """How many decided transactions have not settled."""
+    with _connected(url) as connection:
+        query = "SELECT count(*) FROM txc_global WHERE decision IS NOT NULL AND settled_at = 0"
+        return int(connection.scalar(sqlalchemy.text(query)) or 0)
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[sqlalchemy.Connection]:
+    scheme = url.split(":", maxsplit=1)[0]
+    engine = sqlalchemy.create_engine(url.replace(scheme, DRIVERS.get(scheme, scheme), 1))
     with engine.connect() as connection:
-        for at in range(0, len(xids), 500):
-            found += int(connection.scalar(query, {"xids": xids[at : at + 500]}) or 0)
+        yield connection
     engine.dispose()
-    return found

@@ -7,6 +7,7 @@ reports, commit, two second phases answered. The clock stops when the last secon
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from dataclasses import dataclass, field
 
@@ -50,6 +51,7 @@ class Load:
         self.total = total
         self.result = Result(total, 0.0)
         self._begun = 0
+        self._salt = secrets.token_hex(2)  # its locks are nobody else's
         self._settled = 0
         self._step = [0] * in_flight
         self._xid = [""] * in_flight
@@ -122,7 +124,7 @@ class Load:
                     branch_id=branch,
                     type=pb.AT,
                     resource=RESOURCES[which],
-                    lock_keys=(f"stock:{self._number[slot]:014d}",),
+                    lock_keys=(f"stock:{self._salt}{self._number[slot]:010d}",),
                     arguments=ARGUMENTS,
                 ),
             )

@@ -46,14 +46,14 @@ def recovery(runs: int) -> list[Figure]:
     for _ in range(runs):
         with CoordinatorProcess() as coordinator:
             asyncio.run(Load(256, STUCK, serve=False).run(coordinator.address))
-            seconds = asyncio.run(_participant(coordinator.address))
+            seconds = asyncio.run(participate(coordinator.address, 2 * STUCK))
         rates.append(STUCK / seconds)
         print(f"recovery: {rates[-1]:,.0f}/s", flush=True)
     return [Figure(f"transactions/s, {STUCK:,} stuck, participant returns", tuple(rates), 5_000, 20_000)]
 
 
-async def _participant(address: str) -> float:
-    """Serve the resources and answer every command at once; returns the seconds until the last."""
+async def participate(address: str, branches: int) -> float:
+    """Serve the resources and answer every command at once; returns the seconds until so many branches were answered."""
     async with grpc.aio.insecure_channel(address) as channel:
         call = channel.stream_stream(
             "/txcoord.v1.Coordinator/Session",
@@ -64,11 +64,11 @@ async def _participant(address: str) -> float:
         started = time.perf_counter()
         await call.write(pb.ClientBatch(requests=[pb.Request(id=1, hello=hello)]))
         answered = 0
-        while answered < 2 * STUCK:
+        while answered < branches:
             batch = await call.read()
             xids = [command.xid for command in batch.commands for _ in command.branch_ids]
-            branches = [branch for command in batch.commands for branch in command.branch_ids]
+            ids = [branch for command in batch.commands for branch in command.branch_ids]
             if xids:
                 answered += len(xids)
-                await call.write(pb.ClientBatch(done_xids=xids, done_branches=branches))
+                await call.write(pb.ClientBatch(done_xids=xids, done_branches=ids))
         return time.perf_counter() - started
