@@ -60,8 +60,6 @@ group = Table(
     Column("locked", SmallInteger, nullable=False, server_default="0", comment="whether the leader holds the session lock"),
     _time("renewed_at"),
     _time("taken_at"),
-    # Every group commit updates this one row: room on its page keeps the updates HOT.
-    postgresql_with={"fillfactor": 10},
     **_MYSQL,
 )
 
