@@ -12,6 +12,7 @@ from txcoord_sdk.testing import CoordinatorProcess
 
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.load import Load, Result
+from tests.benchmarks.sdk import through_the_sdk
 from tests.benchmarks.stuck import memory_and_restart, recovery
 from tests.servers import UnavailableError, fresh_database, running
 
@@ -36,6 +37,7 @@ def figures(runs: int) -> list[Figure]:
             print(f"{store}: {error}", file=sys.stderr)
     measured += memory_and_restart()
     measured += recovery(runs)
+    measured += through_the_sdk(runs)
     return measured
 
 
