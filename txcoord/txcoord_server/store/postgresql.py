@@ -1,8 +1,9 @@
 """PostgreSQL: a group commit is one pipeline, one round trip, one statement per kind of row with arrays as columns.
 
-The whole group including COMMIT is on its way before the first answer is back. So the fence must not only be counted but must
-fail: a statement that finds no row divides by zero, everything after it is refused, and COMMIT rolls back. A warning at COMMIT (a
-wait for synchronous standbys that was cancelled) counts as unknown.
+What is sent up to the pipeline's end is one transaction of the server's: BEGIN and COMMIT need no messages, and the whole group
+is on its way before the first answer is back. So the fence must not only be counted but must fail: a statement that finds no row
+divides by zero, everything after it is refused, and nothing stays. A warning at COMMIT (a wait for synchronous standbys that was
+cancelled) counts as unknown.
 """
 
 from __future__ import annotations
@@ -138,14 +139,12 @@ class PostgresqlDialect(Dialect):
         found = None
         try:
             with raw.pipeline():
-                raw.execute("BEGIN")
                 fence = (write.commit_seq, write.branch_ids, int(locked), self.group, write.epoch, write.commit_seq - 1)
                 raw.execute(_FENCE, fence)
                 self._rows(raw, write)
                 self._purge(raw, write)
                 if write.asked:
                     found = raw.execute(sql.OUTCOME.replace("IN ({})", "= ANY(%s)"), (write.asked,))
-                raw.execute("COMMIT")
         except psycopg.Error as error:
             self._failed(raw, error, write)
         if self._warned:
@@ -181,7 +180,6 @@ class PostgresqlDialect(Dialect):
         """
         if not self.usable(raw) or error.sqlstate is None:
             raise UnknownCommitError(f"the connection to PostgreSQL was lost in a group commit: {error}") from error
-        raw.execute("ROLLBACK")
         if isinstance(error, errors.DivisionByZero):
             raise FencedError(f"epoch {write.epoch} no longer leads group {self.group}") from error
         if isinstance(error, errors.InvalidArgumentForPowerFunction):
