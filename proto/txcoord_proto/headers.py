@@ -4,6 +4,10 @@ from __future__ import annotations
 
 XID = "txcoord-xid"
 """The XID of the transaction that the call belongs to."""
+TIMEOUT = "txcoord-timeout-ms"
+"""Milliseconds that were left of the transaction when the call was sent."""
+TRACEPARENT = "traceparent"
+"""W3C trace context."""
 AUTHORIZATION = "authorization"
 """`Bearer TOKEN`, on unary calls to the coordinator."""
 SERVICE = "txcoord-service"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -29,10 +31,13 @@ from txcoord_sdk.transaction.transaction import GlobalTransaction
 log = logging.getLogger(__name__)
 
 _NOT_STARTED_SECONDS = 5.0
+_AT_EXIT_SECONDS = 2.0
 
 
 class Client:
     """A service's access to the coordinator; see `connect`.
+
+    It may be opened again after it has been closed.
 
     Args:
         config: What it is told.
@@ -46,6 +51,7 @@ class Client:
         self._resources: dict[str, None] = {}
         self._io: IoThread | None = None
         self._on_start: list[Callable[[Client], None]] = []
+        self._watched = False
         self._has_forked = False
         self._ended = False
         self._lock = threading.Lock()
@@ -59,24 +65,66 @@ class Client:
     # ------------------------------------------------------------ life
 
     @property
+    def started(self) -> bool:
+        """Whether it talks to the coordinator, or tries to."""
+        return self._io is not None
+
+    @property
     def ended(self) -> bool:
         """Whether it has been closed."""
         return self._ended
 
     def start(self) -> Client:
-        """Open the connection in the background; needed where a process serves resources before it asks anything itself."""
+        """Open the connection in the background; needed where a process serves resources before it asks anything itself.
+
+        In a running event loop, asynchronous second phases run there from now on, for as long as it runs.
+
+        Raises:
+            ConfigurationError: This process cannot have one.
+        """
+        if asyncio._get_running_loop() is not None:
+            self._runner.adopt_loop()
+        self._ended = False
         self._thread()
         return self
 
-    def close(self) -> None:
-        """Send what is queued, then end the background threads."""
+    def close(self, patience: float = 5.0) -> None:
+        """Finish what is under way and send what is queued, then end the background threads.
+
+        Args:
+            patience: Seconds that this may take.
+        """
+        until = self._stop(patience)
+        while self._runner.busy and not self._runner.runs_here() and time.monotonic() < until:
+            time.sleep(0.01)
+        if (io := self._leave()) is not None:
+            io.close(max(1.0, until - time.monotonic()))
+        self.databases.close()
+
+    async def aclose(self, patience: float = 5.0) -> None:
+        """Finish what is under way and send what is queued while this loop goes on, then end the background threads.
+
+        Args:
+            patience: Seconds that this may take.
+        """
+        until = self._stop(patience)
+        while self._runner.busy and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        if (io := self._leave()) is not None:
+            await asyncio.to_thread(io.close, max(1.0, until - time.monotonic()))
+        await self.databases.aclose()
+        self.databases.close()
+
+    def _stop(self, patience: float) -> float:
         self._ended = True
+        self._runner.stop()
+        return time.monotonic() + patience
+
+    def _leave(self) -> IoThread | None:
         with self._lock:
             io, self._io = self._io, None
         self._runner.close()
-        if io is not None:
-            io.close()
-        self.databases.close()
+        return io
 
     def __enter__(self) -> Client:
         return self.start()
@@ -85,7 +133,6 @@ class Client:
         self.close()
 
     async def __aenter__(self) -> Client:
-        self._runner.adopt_loop()
         return self.start()
 
     async def __aexit__(
@@ -93,23 +140,8 @@ class Client:
     ) -> None:
         await self.aclose()
 
-    async def aclose(self) -> None:
-        """Send what is queued while this loop goes on, then end the background threads."""
-        self._ended = True
-        with self._lock:
-            io, self._io = self._io, None
-        if io is not None:
-            await asyncio.get_running_loop().run_in_executor(None, io.close)
-        self._runner.close()
-        await self.databases.aclose()
-        self.databases.close()
-
-    def adopt_loop(self) -> None:
-        """Run asynchronous second phases in the event loop that runs now (the ASGI middleware does this)."""
-        self._runner.adopt_loop()
-
     def wait_connected(self, timeout: float = 10.0) -> bool:
-        """Start, and wait until a coordinator has welcomed this process.
+        """Start, and wait until a coordinator has welcomed this process (blocks).
 
         Args:
             timeout: Seconds.
@@ -118,42 +150,56 @@ class Client:
 
     def _thread(self) -> IoThread:
         io = self._io
-        if io is not None and io.pid == os.getpid():
+        if io is not None:
             return io
+        if self._ended:
+            raise ConfigurationError("the client is closed: `with client:` or client.start() opens it again")
         with self._lock:
-            if self._io is None or self._io.pid != os.getpid():
-                self._io = io = IoThread(self.config, self._runner.take)
-                for resource in self._resources:
-                    io.post(io.session.serve, resource)
-                announce = [*self._on_start, *(_for_default if _default and _default[0] is self else ())]
-            else:
-                announce = []
-            io = self._io
+            if (io := self._io) is not None:
+                return io
+            self._runner.restart()
+            io = IoThread(self.config, self._runner.take)
+            for resource in self._resources:
+                io.post(io.session.serve, resource)
+            self._io = io
+            announce = [*self._on_start, *(_for_default if _default and _default[0] is self else ())]
         for callback in announce:
             callback(self)
         return io
 
     def when_started(self, callback: Callable[[Client], None]) -> None:
-        """Have `callback` called with this client when it starts, now if it has."""
+        """Have `callback` called with this client whenever it starts, and now if it has."""
         self._on_start.append(callback)
-        if self._started:
+        if self.started:
             callback(self)
-        elif len(self._on_start) == 1:
-            self._warn_unless_started()
-
-    @property
-    def _started(self) -> bool:
-        return self._io is not None and self._io.pid == os.getpid()
+        else:
+            self._expect_start()
 
     def in_background(self, work: Callable[[], Any]) -> None:
         """Run a plain or coroutine function beside everything else, again and again until it succeeds."""
         self._runner.in_background(work)
 
-    def _forked(self) -> None:
-        """In the child of a fork: its parent's threads are not here."""
+    # ------------------------------------------------------------ forks
+
+    def before_fork(self) -> None:
+        """In the parent: gRPC has to be put down, or the child cannot use it."""
+        self._has_forked = True
+        if self._io is not None:
+            self._io.pause()
+
+    def after_fork_in_parent(self) -> None:
+        """In the parent: go on."""
+        if self._io is not None:
+            self._io.resume()
+
+    def after_fork_in_child(self) -> None:
+        """In the child: its parent's threads are not here; it starts anew when it is used."""
+        was_started, self._io = self.started, None
         self._lock = threading.Lock()
-        self._io = None
+        self._watched = self._has_forked = False
         self._runner.forked()
+        if not was_started and (self._resources or self._on_start):
+            self._expect_start()
 
     # ------------------------------------------------------------ databases and resources
 
@@ -170,18 +216,21 @@ class Client:
         """Have `participant` do the second phases of `resource` in this process."""
         self._runner.serve(resource, participant)
         self._resources[resource] = None
-        io = self._io
-        if io is not None and self._started:
+        if (io := self._io) is not None:
             io.post(io.session.serve, resource)
-        elif len(self._resources) == 1:
-            self._warn_unless_started()
+        else:
+            self._expect_start()
 
-    def _warn_unless_started(self) -> None:
+    def _expect_start(self) -> None:
+        """Warn if the process serves something and forgets to start; a parent that forks leaves that to its children."""
+        if self._watched:
+            return
+        self._watched = True
         pid = os.getpid()
 
         def look(client: weakref.ref[Client]) -> None:
             found = client()
-            if found is not None and not (found._started or found._ended or found._has_forked) and pid == os.getpid():
+            if found is not None and not (found.started or found.ended or found._has_forked) and pid == os.getpid():
                 log.warning(
                     "service %s registered actions and has not connected: second phases that it is to do wait; use `with "
                     "client:`, client.start() or the ASGI middleware when the process starts",
@@ -257,19 +306,19 @@ class Client:
         io.post(io.session.settled, xids, sink)
 
     def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "") -> None:
-        """Report the end of a branch's phase one; kept until the coordinator has it."""
-        io = self._thread()
-        io.post(io.session.report, xid, branch_id, result, error)
+        """Report the end of a branch's phase one; kept until the coordinator has it. Dropped once the client is closed."""
+        if (io := self._io) is not None:
+            io.post(io.session.report, xid, branch_id, result, error)
 
     def done(self, xid: str, branch_id: int) -> None:
         """Answer a command: its second phase is done."""
-        io = self._thread()
-        io.post(io.session.done, xid, branch_id)
+        if (io := self._io) is not None:
+            io.post(io.session.done, xid, branch_id)
 
     def failed(self, xid: str, branch_id: int, result: CommandResult, code: str, error: str) -> None:
         """Answer a command: its second phase did not succeed."""
-        io = self._thread()
-        io.post(io.session.failed, xid, branch_id, result, code, error)
+        if (io := self._io) is not None:
+            io.post(io.session.failed, xid, branch_id, result, code, error)
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -315,14 +364,12 @@ def default_client() -> Client:
     return _default[0]
 
 
-def _after_fork() -> None:
-    for client in _clients:
-        client._forked()
+def _each(act: Callable[[Client], None]) -> Callable[[], None]:
+    def do() -> None:
+        for client in list(_clients):
+            act(client)
 
-
-def _before_fork() -> None:
-    for client in _clients:
-        client._has_forked = True
+    return do
 
 
 def on_client(client: Client | None, callback: Callable[[Client], None]) -> None:
@@ -331,11 +378,16 @@ def on_client(client: Client | None, callback: Callable[[Client], None]) -> None
         client.when_started(callback)
         return
     _for_default.append(callback)
-    if _default and _default[0]._started:
+    if _default and _default[0].started:
         callback(_default[0])
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+os.register_at_fork(
+    before=_each(Client.before_fork),
+    after_in_parent=_each(Client.after_fork_in_parent),
+    after_in_child=_each(Client.after_fork_in_child),
+)
+atexit.register(_each(lambda client: client.close(_AT_EXIT_SECONDS) if client.started else None))
 
 global_transaction = GlobalTransactionFactory(default_client)
 """Makes a function or block a global transaction of the default client; see `GlobalTransactionFactory.__call__`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 
 from txcoord_sdk.transaction.transaction import GlobalTransaction
@@ -23,5 +25,16 @@ def enter(transaction: GlobalTransaction | None) -> Token[GlobalTransaction | No
 
 
 def leave(token: Token[GlobalTransaction | None]) -> None:
-    """Undo an `enter`."""
-    _current.reset(token)
+    """Undo an `enter`, where that was done in this very context: a dependency's exit may run in another one."""
+    with suppress(ValueError):
+        _current.reset(token)
+
+
+@contextmanager
+def entered(transaction: GlobalTransaction | None) -> Generator[None]:
+    """A block with `transaction` as the current one; None: with none."""
+    token = enter(transaction)
+    try:
+        yield
+    finally:
+        leave(token)

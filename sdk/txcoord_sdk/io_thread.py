@@ -1,19 +1,21 @@
 """The process's one thread that talks to the coordinator, with an event loop of its own.
 
 It starts when it is first needed and is made anew after a fork, whose child inherits objects but no threads. User code never runs
-in it. gRPC cannot be used in a child whose parent has used it: connect before forking, but call nothing (nothing opens a
-connection until then).
+in it. gRPC does not survive a fork in the child, so before one it is put down here and taken up again afterwards in the parent;
+what has not been answered is asked again then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import random
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from txcoord_proto.errors import ConfigurationError
@@ -26,7 +28,7 @@ from txcoord_sdk.session.session import Session
 
 log = logging.getLogger(__name__)
 
-_DRAIN_SECONDS = 5.0
+_PAUSE_SECONDS = 2.0
 
 
 class IoThread:
@@ -35,6 +37,9 @@ class IoThread:
     Args:
         config: What the client is told.
         on_command: Called in this thread with each command of the second phase.
+
+    Raises:
+        ConfigurationError: Threads are not threads here, or the configuration cannot be used.
     """
 
     def __init__(self, config: ClientConfig, on_command: Callable[[Command], None]) -> None:
@@ -44,6 +49,7 @@ class IoThread:
         self._on_command = on_command
         self._ready = threading.Event()
         self._failure: BaseException | None = None
+        self._ended = False
         self._thread = threading.Thread(target=self._main, name="txcoord-io", daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -58,6 +64,7 @@ class IoThread:
             self._running = loop.create_task(self.session.run())
         except BaseException as error:
             self._failure = error
+            loop.close()
             return
         finally:
             self._ready.set()
@@ -68,6 +75,7 @@ class IoThread:
         except Exception:
             log.exception("the thread that talks to the coordinator failed")
         finally:
+            loop.run_until_complete(self._end())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
@@ -75,9 +83,18 @@ class IoThread:
         chance = random.Random()  # noqa: S311 - jitter, not a secret
         return Session(self._config, GrpcTransport(self._config.tls), chance, self._on_command)
 
+    async def _end(self) -> None:
+        """Answer what came too late: nobody waits for ever."""
+        self.session.close()
+        self._ended = True
+        self.mailbox.empty()
+
     def post(self, call: Callable[..., object], *args: Any) -> None:
         """Run a method of the session in its thread."""
         self.mailbox.post(call, *args)
+        if self._ended:
+            # The session is closed and only refuses, so it does not matter any more in which thread that is.
+            self.mailbox.empty()
 
     def wait_connected(self, timeout: float) -> bool:
         """Wait until the session is open.
@@ -88,19 +105,37 @@ class IoThread:
         waiting = asyncio.run_coroutine_threadsafe(self.session.connected.wait(), self.mailbox.loop)
         try:
             return waiting.result(timeout)
-        except TimeoutError:
+        except FutureTimeoutError:
             waiting.cancel()
             return False
 
-    def close(self) -> None:
-        """Send what is queued, for some seconds at most, then end."""
-        if self.pid != os.getpid() or not self._thread.is_alive():
+    def pause(self) -> None:
+        """Put gRPC down before a fork; returns when no thread of its is left."""
+        if self._ended or threading.current_thread() is self._thread:
             return
-        asyncio.run_coroutine_threadsafe(self._drain(), self.mailbox.loop)
-        self._thread.join(_DRAIN_SECONDS + 1)
+        try:
+            asyncio.run_coroutine_threadsafe(self.session.link.pause(), self.mailbox.loop).result(_PAUSE_SECONDS)
+        except FutureTimeoutError:
+            log.warning("the connection to the coordinator could not be put down before a fork: the child may not get one")
+        gc.collect()  # gRPC's threads end with its last object
 
-    async def _drain(self) -> None:
-        until = asyncio.get_running_loop().time() + _DRAIN_SECONDS
+    def resume(self) -> None:
+        """Take gRPC up again in the parent."""
+        self.mailbox.post(self.session.link.resume)
+
+    def close(self, patience: float) -> None:
+        """Send what is queued, then end.
+
+        Args:
+            patience: Seconds that this may take.
+        """
+        if self.pid != os.getpid() or self._ended:
+            return
+        asyncio.run_coroutine_threadsafe(self._drain(patience), self.mailbox.loop)
+        self._thread.join(patience + 1)
+
+    async def _drain(self, patience: float) -> None:
+        until = asyncio.get_running_loop().time() + patience
         while not self.session.idle and self.session.connected.is_set() and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(0.01)
         self._running.cancel()

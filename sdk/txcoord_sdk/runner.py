@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -22,8 +22,6 @@ from txcoord_sdk.mailbox import Mailbox
 from txcoord_sdk.participant import BranchCommand, Command, ParkError, Participant, UnavailableError
 
 log = logging.getLogger(__name__)
-
-_MAX_ERROR = 500
 
 
 class Answers(Protocol):
@@ -48,13 +46,18 @@ class Runner:
         self._answers = answers
         self._threads = threads
         self._participants: dict[str, Participant] = {}
-        self._running: set[tuple[str, int]] = set()
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
+        self._running: dict[tuple[str, int], Mailbox | None] = {}
+        """What is being worked on, and the loop in which, if it is one."""
+        self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._home: Mailbox | None = None
         self._own: Mailbox | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether second phases are under way."""
+        return bool(self._running)
 
     def serve(self, resource: str, participant: Participant) -> None:
         """Have `participant` do the second phases of `resource`."""
@@ -65,8 +68,10 @@ class Runner:
         self._home = Mailbox(asyncio.get_running_loop())
 
     def take(self, command: Command) -> None:
-        """Start a command; returns at once."""
+        """Start a command; returns at once. Only the thread that talks to the coordinator calls this."""
         participant = self._participants.get(command.resource)
+        if self._stopped.is_set():
+            return  # it comes again, to this process or another
         if participant is None:
             for branch in command.branches:
                 self._answers.failed(
@@ -76,96 +81,117 @@ class Runner:
                     "NOT_SERVED",
                     f"{command.resource} is not served here",
                 )
-        elif participant.is_async:
-            self._loop().post(self._start, command, participant)
+            return
+        # A command comes again over a new stream: what is being worked on is not begun twice.
+        branches = [branch for branch in command.branches if not self._runs((command.xid, branch.branch_id))]
+        if not branches:
+            return
+        loop = self._loop() if participant.is_async else None
+        for branch in branches:
+            self._running[command.xid, branch.branch_id] = loop
+        if loop is not None:
+            loop.post(self._start, command, branches, participant)
         else:
-            self._threads_pool().submit(self._run, command, participant)
+            self._executor().submit(self._run, command, branches, participant)
+
+    def _runs(self, key: tuple[str, int]) -> bool:
+        if key not in self._running:
+            return False
+        loop = self._running.get(key)
+        return loop is None or loop.loop.is_running()  # one that has ended may have left it undone
 
     def in_background(self, work: Callable[[], Any]) -> None:
         """Run a plain or coroutine function as second phases run, again and again until it succeeds or the client is closed."""
         if inspect.iscoroutinefunction(work):
             self._loop().post(self._start_background, work)
         else:
-            self._threads_pool().submit(self._keep_trying, work)
+            self._executor().submit(self._keep_trying, work)
 
     def _keep_trying(self, work: Callable[[], Any]) -> None:
         Retrying(sleep=self._pause, **self._persistence())(work)
 
     def _pause(self, seconds: float) -> None:
-        self._closed.wait(seconds)
+        self._stopped.wait(seconds)
 
     def _start_background(self, work: Callable[[], Any]) -> None:
-        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(AsyncRetrying(**self._persistence())(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._keep(asyncio.get_running_loop().create_task(AsyncRetrying(**self._persistence())(work)))
 
     def _persistence(self) -> dict[str, Any]:
         return {
             "wait": wait_random_exponential(multiplier=0.2, max=5.0),
-            "stop": stop_when_event_set(self._closed),
+            "stop": stop_when_event_set(self._stopped),
             "before_sleep": _say,
         }
 
+    # ------------------------------------------------------------ life
+
     def forked(self) -> None:
         """In the child of a fork: its parent's threads and loops are not here."""
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
         self._running.clear()
+        self._tasks.clear()
         self._pool = self._home = self._own = None
+        self._stopped = threading.Event()
+
+    def restart(self) -> None:
+        """Take commands again after `stop`."""
+        self._stopped.clear()
+
+    def stop(self) -> None:
+        """Take no more commands; those under way go on."""
+        self._stopped.set()
 
     def close(self) -> None:
-        """Wait for what runs in threads and end them."""
-        self._closed.set()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
-        if self._own is not None:
-            self._own.loop.call_soon_threadsafe(self._own.loop.stop)
-            self._own = None
+        """After `stop`: end the threads; what is still under way in them is not waited for."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+        own, self._own = self._own, None
+        if own is not None:
+            own.loop.call_soon_threadsafe(own.loop.stop)
+        self._home = None
+        self._running.clear()
+
+    def runs_here(self) -> bool:
+        """Whether asynchronous second phases run in the loop of this very thread, so that it must not be blocked."""
+        return self._home is not None and self._home.loop is asyncio._get_running_loop()
 
     # ------------------------------------------------------------ inside
 
-    def _run(self, command: Command, participant: Participant) -> None:
-        for branch in command.branches:
-            if not self._enter(command, branch):
-                continue
+    def _run(self, command: Command, branches: Iterable[BranchCommand], participant: Participant) -> None:
+        for branch in branches:
             try:
                 participant.settle(command, branch)
-                self._answers.done(command.xid, branch.branch_id)
             except BaseException as error:
                 self._failed(command, branch, error)
-            finally:
-                self._running.discard((command.xid, branch.branch_id))
+            else:
+                self._done(command, branch)
 
-    def _start(self, command: Command, participant: Participant) -> None:
-        task = asyncio.get_running_loop().create_task(self._arun(command, participant))
+    def _start(self, command: Command, branches: Iterable[BranchCommand], participant: Participant) -> None:
+        self._keep(asyncio.get_running_loop().create_task(self._arun(command, branches, participant)))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _arun(self, command: Command, participant: Participant) -> None:
-        for branch in command.branches:
-            if not self._enter(command, branch):
-                continue
+    async def _arun(self, command: Command, branches: Iterable[BranchCommand], participant: Participant) -> None:
+        for branch in branches:
             try:
                 working = participant.settle(command, branch)
                 if working is not None:
                     await working
-                self._answers.done(command.xid, branch.branch_id)
+            except asyncio.CancelledError as error:
+                for unfinished in branches:
+                    if (command.xid, unfinished.branch_id) in self._running:
+                        self._failed(command, unfinished, error)
+                raise
             except BaseException as error:
                 self._failed(command, branch, error)
-                if isinstance(error, asyncio.CancelledError):
-                    raise
-            finally:
-                self._running.discard((command.xid, branch.branch_id))
+            else:
+                self._done(command, branch)
 
-    def _enter(self, command: Command, branch: BranchCommand) -> bool:
-        """False when this very branch is being worked on: the command came again over a new stream."""
-        key = (command.xid, branch.branch_id)
-        with self._lock:
-            if key in self._running:
-                return False
-            self._running.add(key)
-            return True
+    def _done(self, command: Command, branch: BranchCommand) -> None:
+        self._running.pop((command.xid, branch.branch_id), None)
+        self._answers.done(command.xid, branch.branch_id)
 
     def _failed(self, command: Command, branch: BranchCommand, error: BaseException) -> None:
         match error:
@@ -176,7 +202,6 @@ class Runner:
             case _:
                 result = CommandResult.RETRY
         code = error.code if isinstance(error, TxcoordError) else type(error).__name__
-        text = str(error)[:_MAX_ERROR]
         log.warning(
             "%s: %s of branch %d on %s failed, %s: %s",
             command.xid,
@@ -184,13 +209,14 @@ class Runner:
             branch.branch_id,
             command.resource,
             result,
-            text,
+            error,
             exc_info=error if result is CommandResult.RETRY else None,
             extra={"xid": command.xid},
         )
-        self._answers.failed(command.xid, branch.branch_id, result, code, text)
+        self._running.pop((command.xid, branch.branch_id), None)
+        self._answers.failed(command.xid, branch.branch_id, result, code, str(error))
 
-    def _threads_pool(self) -> ThreadPoolExecutor:
+    def _executor(self) -> ThreadPoolExecutor:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, "txcoord-second-phase")
         return self._pool
@@ -211,4 +237,12 @@ def _say(attempt: RetryCallState) -> None:
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    loop.run_forever()
+    try:
+        loop.run_forever()
+        unfinished = asyncio.all_tasks(loop)
+        for task in unfinished:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*unfinished, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()

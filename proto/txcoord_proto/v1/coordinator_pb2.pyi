@@ -342,18 +342,20 @@ class ReportReply(_message.Message):
     def __init__(self) -> None: ...
 
 class DecisionReply(_message.Message):
-    __slots__ = ("xid", "status", "reason", "settled", "explanation")
+    __slots__ = ("xid", "status", "reason", "settled", "explanation", "decision")
     XID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SETTLED_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
     xid: str
     status: GlobalStatus
     reason: str
     settled: bool
     explanation: str
-    def __init__(self, xid: _Optional[str] = ..., status: _Optional[_Union[GlobalStatus, str]] = ..., reason: _Optional[str] = ..., settled: bool = ..., explanation: _Optional[str] = ...) -> None: ...
+    decision: str
+    def __init__(self, xid: _Optional[str] = ..., status: _Optional[_Union[GlobalStatus, str]] = ..., reason: _Optional[str] = ..., settled: bool = ..., explanation: _Optional[str] = ..., decision: _Optional[str] = ...) -> None: ...
 
 class Branch(_message.Message):
     __slots__ = ("id", "type", "resource", "status", "lock_keys", "attempts", "executor", "error_code", "error", "registered_at", "reported_at", "first_command_at", "settled_at", "next_try_at")

@@ -1,8 +1,14 @@
-"""The errors with which requests end that the coordinator refused, or did not answer in time."""
+"""The errors with which requests end that the coordinator refused, or did not answer."""
 
 from __future__ import annotations
 
-from txcoord_proto.errors import CoordinatorUnreachableError, OutcomeUnknownError, TxcoordError, from_wire
+from txcoord_proto.errors import (
+    CoordinatorUnreachableError,
+    MessageTooLargeError,
+    OutcomeUnknownError,
+    TxcoordError,
+    from_wire,
+)
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
 
@@ -18,13 +24,25 @@ def unreachable() -> CoordinatorUnreachableError:
     )
 
 
-def too_late(request: pb.Request) -> TxcoordError:
-    """The error of a request that was not answered in time."""
+def closed() -> CoordinatorUnreachableError:
+    """The client was closed meanwhile."""
+    return CoordinatorUnreachableError("the client was closed before an answer came")
+
+
+def too_large(size: int, most: int) -> MessageTooLargeError:
+    """A request does not fit into a batch."""
+    return MessageTooLargeError(
+        f"a request of {size} bytes: at most {most} are allowed; pass a key, and keep the data in your own table"
+    )
+
+
+def unanswered(request: pb.Request, error: TxcoordError) -> TxcoordError:
+    """What it means for `request` that it ended with `error`: of a decision it may be that it was taken."""
     kind = request.WhichOneof("body")
-    if kind in ("commit", "rollback"):
+    if isinstance(error, CoordinatorUnreachableError) and kind in ("commit", "rollback"):
         xid = getattr(request, kind).xid
         return OutcomeUnknownError(
-            f"no coordinator answered the {kind} of {xid} in time; it will be finished one way or the other: ask for its status",
+            f"the {kind} of {xid} was not answered ({error}): it will be finished one way or the other, ask for its status",
             {"xid": xid},
         )
-    return unreachable()
+    return error

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import accumulate
 
 from txcoord_proto.v1 import coordinator_pb2 as pb
+
+MOST_MESSAGES = 10_000
 
 
 class Outbox:
@@ -15,6 +18,7 @@ class Outbox:
         self._reported: tuple[list[str], list[int]] = ([], [])
         self._done: tuple[list[str], list[int]] = ([], [])
         self._cap = 128
+        self._most_bytes = 2 << 20
         self._wake = asyncio.Event()
 
     def __bool__(self) -> bool:
@@ -37,9 +41,15 @@ class Outbox:
         self._done[1].append(branch_id)
         self._wake.set()
 
-    def restart(self, cap: int) -> None:
-        """A new stream: what is to be repeated is queued anew, answers to commands come with their commands."""
-        self._cap = cap or 1 << 30
+    def restart(self, cap: int, most_bytes: int) -> None:
+        """A new stream: what is to be repeated is queued anew, answers to commands come with their commands.
+
+        Args:
+            cap: Messages of a kind in one batch; 0: any number.
+            most_bytes: In one batch.
+        """
+        self._cap = min(cap or MOST_MESSAGES, MOST_MESSAGES)
+        self._most_bytes = most_bytes // 2  # the columns take less than the other half
         for column in (self._requests, *self._reported, *self._done):
             column.clear()
 
@@ -49,13 +59,18 @@ class Outbox:
             self._wake.clear()
             await self._wake.wait()
         cap = self._cap
+        requests = self._requests[:cap]
+        sizes = list(accumulate(request.ByteSize() for request in requests))
+        if sizes and sizes[-1] > self._most_bytes:
+            del requests[max(1, sum(size <= self._most_bytes for size in sizes)) :]
         batch = pb.ClientBatch(
-            requests=self._requests[:cap],
+            requests=requests,
             reported_xids=self._reported[0][:cap],
             reported_branches=self._reported[1][:cap],
             done_xids=self._done[0][:cap],
             done_branches=self._done[1][:cap],
         )
-        for column in (self._requests, *self._reported, *self._done):
+        del self._requests[: len(requests)]
+        for column in (*self._reported, *self._done):
             del column[:cap]
         return batch

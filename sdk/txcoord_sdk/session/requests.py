@@ -63,7 +63,7 @@ class Beginning:
         self.traceparent = traceparent
         self.first_begun_at = first_begun_at
         self.xid = ""
-        self.waiting: list[Callable[[BaseException | None], None]] | None = None
+        self.waiting: list[Callable[[], None]] | None = None
         """Set while the begin is under way: what continues when it has been answered."""
 
 

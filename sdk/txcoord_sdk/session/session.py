@@ -11,35 +11,35 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from txcoord_proto.errors import (
     NotLeaderError,
     NotReadyError,
-    ProtocolError,
     StoreUnavailableError,
     TxcoordError,
-    UnauthenticatedError,
 )
-from txcoord_proto.status import CommandResult, PhaseOne, Wait
+from txcoord_proto.status import BranchType, CommandResult, PhaseOne, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
 from txcoord_sdk.config import ClientConfig
 from txcoord_sdk.participant import BranchCommand, Command
-from txcoord_sdk.session.failures import too_late, typed_error, unreachable
+from txcoord_sdk.session.branch_ids import BranchIds, Need
+from txcoord_sdk.session.failures import closed, too_large, typed_error, unanswered, unreachable
+from txcoord_sdk.session.link import Link, MovedError
 from txcoord_sdk.session.outbox import Outbox
 from txcoord_sdk.session.requests import DECIDED, SETTLED, Beginning, Registration, Report, Sink
-from txcoord_sdk.session.transport import Rng, Stream, StreamBrokenError, Transport
+from txcoord_sdk.session.transport import Rng, Transport
 
 log = logging.getLogger(__name__)
 
 PROTOCOL = 1
-_DIAL_SECONDS = 3.0
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 1.0
 _SERVER_WAIT = 15.0
-_REFUSED = (NotLeaderError, NotReadyError, StoreUnavailableError)
-_MISCONFIGURED = (UnauthenticatedError, ProtocolError)
+_EXPIRY_PERIOD = 0.5
+_AGAIN_SECONDS = 0.5
+_MAX_ERROR = 500
+_TYPES: dict[BranchType, Any] = {kind: pb.BranchType.Value(kind.value) for kind in BranchType}
 _WAITS = {Wait.SETTLED: pb.WAIT_SETTLED, Wait.DECIDED: pb.WAIT_DECIDED}
 _PHASES = {PhaseOne.FAILED: pb.PHASE_ONE_FAILED, PhaseOne.UNKNOWN: pb.PHASE_ONE_UNKNOWN}
 _RESULTS = {
@@ -76,22 +76,20 @@ class Session:
 
     def __init__(self, config: ClientConfig, transport: Transport, rng: Rng, on_command: Callable[[Command], None]) -> None:
         self._config = config
-        self._transport = transport
-        self._rng = rng
         self._on_command = on_command
-        self._outbox = Outbox()
+        self.outbox = Outbox()
+        self.link = Link(config.addresses, transport, rng, self)
+        self._branch_ids = BranchIds(self._allocate)
+        self._allocating = False
         self._pending: dict[int, Pending] = {}
         self._reports: dict[int, Report] = {}
         self._resources: dict[str, None] = {}
         self._greeted = 0
         """How many of them the last hello named."""
         self._next_id = 0
-        self._branch_ids = range(0)
-        self._allocating = False
-        self._need_branch_id: list[tuple[Callable[[], None], Sink, float]] = []
         self._epoch = 0
         self._commit_seq = 0
-        self._leader = ""
+        self._most_bytes = 4 << 20
         self._welcomed = False
         self._closed = False
         self.connected = asyncio.Event()
@@ -103,97 +101,76 @@ class Session:
         if beginning.xid:
             sink(beginning.xid, None)
         elif beginning.waiting is not None:
-            beginning.waiting.append(lambda error: self.begin(beginning, sink))
+            beginning.waiting.append(lambda: self.begin(beginning, sink))
         else:
             beginning.waiting = []
-            self._with_branch_id(lambda: self._begin(beginning, sink), _both(sink, beginning))
+            self._with_branch_id(lambda: self._begin(beginning, sink), sink, beginning)
 
     def _begin(self, beginning: Beginning, sink: Sink) -> None:
         request = self._request()
-        request.begin.CopyFrom(_begin_message(beginning, self._take_branch_id()))
+        request.begin.CopyFrom(_begin_message(beginning, self._branch_ids.take()))
         self._ask(request, sink, None, beginning)
 
     def register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
         """Register a branch, beginning the transaction with it if it has no XID yet; the sink hears the branch id."""
         if beginning.waiting is not None:
-            beginning.waiting.append(lambda error: self.register(beginning, registration, sink))
-            return
-        if not beginning.xid:
-            beginning.waiting = []
-            failed = _both(sink, beginning)
+            beginning.waiting.append(lambda: self.register(beginning, registration, sink))
+        elif beginning.xid:
+            self._with_branch_id(lambda: self._register(beginning, registration, sink), sink, None)
         else:
-            failed = sink
-        self._with_branch_id(lambda: self._register(beginning, registration, sink), failed)
+            beginning.waiting = []
+            self._with_branch_id(lambda: self._register(beginning, registration, sink), sink, beginning)
 
     def _register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
-        branch_id = self._take_branch_id()
-        request = self._request()
-        message = request.register
-        message.branch_id = branch_id
-        message.type = registration.type.value  # type: ignore[assignment]
-        message.resource = registration.resource
-        message.arguments = registration.arguments
-        if registration.lock_keys:
-            message.lock_keys.extend(registration.lock_keys)
-            message.lock_wait_ms = int(registration.lock_wait * 1000)
-        message.done = registration.done
-        if beginning.xid:
-            message.xid = beginning.xid
-            self._ask(request, sink, branch_id)
-        else:
-            message.begin.CopyFrom(_begin_message(beginning, 0))
-            self._ask(request, sink, branch_id, beginning)
+        branch_id = self._branch_ids.take()
+        begins = None if beginning.xid else beginning
+        message = pb.RegisterRequest(
+            xid=beginning.xid,
+            branch_id=branch_id,
+            type=_TYPES[registration.type],
+            resource=registration.resource,
+            lock_keys=registration.lock_keys,
+            arguments=registration.arguments,
+            begin=_begin_message(beginning, 0) if begins else None,
+            lock_wait_ms=int(registration.lock_wait * 1000),
+            done=registration.done,
+        )
+        request = self._request(register=message)
+        self._ask(request, sink, branch_id, begins, registration.lock_wait)
 
     def report(self, xid: str, branch_id: int, result: PhaseOne, error: str) -> None:
         """Report a phase one; kept until it is durable."""
-        self._reports[branch_id] = report = Report(xid, result, error)
+        self._reports[branch_id] = report = Report(xid, result, error[:_MAX_ERROR])
         self._send_report(branch_id, report)
 
     def _send_report(self, branch_id: int, report: Report) -> None:
         if report.result is PhaseOne.DONE:
-            self._outbox.report(report.xid, branch_id)
-            return
-        request = self._request()
-        request.report.xid = report.xid
-        request.report.branch_id = branch_id
-        request.report.result = _PHASES[report.result]
-        request.report.error = report.error
-        self._outbox.request(request)
+            self.outbox.report(report.xid, branch_id)
+        else:
+            message = pb.ReportRequest(xid=report.xid, branch_id=branch_id, result=_PHASES[report.result], error=report.error)
+            self.outbox.request(self._request(report=message))
 
     def commit(self, xid: str, wait: Wait, sink: Sink) -> None:
         """Ask for commit; the sink hears `Done` or a `DecisionReply`."""
-        request = self._request()
-        request.commit.xid = xid
-        request.commit.wait = _WAITS[wait]
-        self._ask(request, sink)
+        self._ask(self._request(commit=pb.CommitRequest(xid=xid, wait=_WAITS[wait])), sink)
 
     def rollback(self, xid: str, wait: Wait, reason: str, sink: Sink) -> None:
         """Ask for rollback; the sink hears `Done` or a `DecisionReply`."""
-        request = self._request()
-        request.rollback.xid = xid
-        request.rollback.wait = _WAITS[wait]
-        request.rollback.reason = reason
-        self._ask(request, sink)
+        message = pb.RollbackRequest(xid=xid, wait=_WAITS[wait], reason=reason[:_MAX_ERROR])
+        self._ask(self._request(rollback=message), sink)
 
     def rollback_only(self, xid: str, reason: str, sink: Sink) -> None:
         """Veto; the sink hears `Done` or a `DecisionReply`."""
-        request = self._request()
-        request.rollback_only.xid = xid
-        request.rollback_only.reason = reason
-        self._ask(request, sink)
+        message = pb.RollbackOnlyRequest(xid=xid, reason=reason[:_MAX_ERROR])
+        self._ask(self._request(rollback_only=message), sink)
 
     def status(self, xid: str, key: str, sink: Sink) -> None:
         """Ask for a transaction; the sink hears its `Transaction` message."""
-        request = self._request()
-        request.status.xid = xid
-        request.status.key = key
-        self._ask(request, sink)
+        self._ask(self._request(status=pb.StatusRequest(xid=xid, key=key)), sink)
 
     def settled(self, xids: list[str], sink: Sink) -> None:
         """Ask which transactions are settled; the sink hears a `SettledReply`."""
-        request = self._request()
-        request.settled.xids.extend(xids)
-        self._ask(request, sink)
+        self._ask(self._request(settled=pb.SettledQuery(xids=xids)), sink)
 
     def serve(self, resource: str) -> None:
         """From now on this process does the second phases of `resource`."""
@@ -204,143 +181,104 @@ class Session:
             self._announce([resource])
 
     def _announce(self, resources: list[str]) -> None:
-        request = self._request()
-        request.serve.resources.extend(resources)
-        self._ask(request, _ignore)
+        self._ask(self._request(serve=pb.ServeRequest(resources=resources)), _complain)
 
     def done(self, xid: str, branch_id: int) -> None:
         """Answer a command: its second phase is done."""
-        self._outbox.done(xid, branch_id)
+        self.outbox.done(xid, branch_id)
 
     def failed(self, xid: str, branch_id: int, result: CommandResult, code: str, error: str) -> None:
         """Answer a command: its second phase did not succeed."""
-        request = self._request()
-        answer = request.answer
-        answer.xid, answer.branch_id, answer.code, answer.error = xid, branch_id, code, error
-        answer.result = _RESULTS[result]
-        self._outbox.request(request)
+        message = pb.AnswerRequest(xid=xid, branch_id=branch_id, result=_RESULTS[result], code=code, error=error[:_MAX_ERROR])
+        self.outbox.request(self._request(answer=message))
 
     @property
     def idle(self) -> bool:
         """Whether nothing is waiting to be sent, answered or made durable."""
-        return not self._pending and not self._reports and not self._outbox
+        return not self._pending and not self._reports and not self.outbox
 
-    # ------------------------------------------------------------ the stream
+    # ------------------------------------------------------------ life
 
     async def run(self) -> None:
-        """Keep a stream open until cancelled."""
-        expiring = asyncio.ensure_future(self._expire_loop())
-        pause, turn = _FIRST_PAUSE, 0
+        """Keep a stream open, and nobody waiting for ever, until cancelled."""
+        expiring = asyncio.ensure_future(self._expire())
         try:
-            while not self._closed:
-                address = self._leader or self._config.addresses[turn % len(self._config.addresses)]
-                hinted, self._leader = bool(self._leader), ""
-                healthy = await self._connect(address)
-                pause = _FIRST_PAUSE if healthy else min(_LONGEST_PAUSE, pause * 2)
-                turn += not hinted
-                if not self._leader:
-                    await asyncio.sleep(pause * (0.5 + self._rng.random()))
+            await self.link.run()
         finally:
             expiring.cancel()
 
-    async def _connect(self, address: str) -> bool:
-        """One stream from its opening to its end; True when the coordinator served us."""
-        try:
-            stream = await asyncio.wait_for(self._transport.open(address), _DIAL_SECONDS)
-        except (StreamBrokenError, TimeoutError) as error:
-            log.debug("cannot reach the coordinator at %s: %s", address, error)
-            return False
-        try:
-            batch = await asyncio.wait_for(self._greet(stream), _DIAL_SECONDS)
-            self._welcome(batch.events[0].welcome)
-            log.info("connected to the coordinator at %s, epoch %d", address, self._epoch)
-            self._receive(batch)  # commands may have come with the welcome
-            await self._exchange(stream)
-        except _REFUSED as error:
-            self._follow(error)
-        except _MISCONFIGURED as error:
-            log.error("the coordinator refuses this client: %s", error)
-            self._fail_all(error)
-        except (StreamBrokenError, TimeoutError, TxcoordError) as error:
-            log.warning("the stream to the coordinator at %s ended: %s", address, error)
-        finally:
-            healthy, self._welcomed = self._welcomed, False
-            self.connected.clear()
-            await stream.close()
-        return healthy
+    def close(self) -> None:
+        """Nothing will be answered any more: fail what waits, and whatever is asked from now on."""
+        self._closed = True
+        self._fail_all(closed())
 
-    async def _greet(self, stream: Stream) -> pb.ServerBatch:
-        request = self._request()
-        hello = request.hello
-        hello.protocol_min = hello.protocol_max = PROTOCOL
-        hello.service = self._config.service
-        hello.instance = self._config.name()
-        hello.token = self._config.token
-        hello.resources.extend(self._resources)
+    # ------------------------------------------------------------ the stream
+
+    def hello(self) -> pb.ClientBatch:
+        """See `Peer.hello`."""
         self._greeted = len(self._resources)
-        hello.epoch_seen = self._epoch
-        hello.commit_seq_seen = self._commit_seq
-        await stream.write(pb.ClientBatch(requests=[request]))
-        batch = await stream.read()
+        hello = pb.Hello(
+            protocol_min=PROTOCOL,
+            protocol_max=PROTOCOL,
+            service=self._config.service,
+            instance=self._config.name(),
+            token=self._config.token,
+            resources=list(self._resources),
+            epoch_seen=self._epoch,
+            commit_seq_seen=self._commit_seq,
+        )
+        return pb.ClientBatch(requests=[self._request(hello=hello)])
+
+    def welcomed(self, batch: pb.ServerBatch) -> None:
+        """See `Peer.welcomed`; everything that is not answered goes over the new stream again."""
         first = batch.events[0] if batch.events else pb.Event()
         if first.HasField("error"):
-            raise typed_error(first.error)
+            error = typed_error(first.error)
+            if isinstance(error, (NotLeaderError, NotReadyError, StoreUnavailableError)):
+                raise self._moved(error.message, error.details.get("leader", ""), error.details.get("epoch", ""))
+            raise error
         if not first.HasField("welcome"):
-            raise StreamBrokenError("the coordinator stepped down before it could welcome this client")
-        if first.welcome.epoch < self._epoch:
-            raise NotLeaderError("the coordinator is of an older epoch than one that was heard of")
-        return batch
-
-    def _welcome(self, welcome: pb.Welcome) -> None:
-        """A new stream: everything that is not answered goes over it again."""
+            raise MovedError("it stepped down before it could welcome this client")
+        welcome = first.welcome
+        if welcome.epoch < self._epoch:
+            raise MovedError("it is of an older epoch than one that was heard of")
         if welcome.epoch > self._epoch:
             self._epoch, self._commit_seq = welcome.epoch, 0
-        block = welcome.branch_ids
-        self._branch_ids = range(block.first, block.first + block.count)
+        self._most_bytes = welcome.max_message_bytes or self._most_bytes
         self._allocating = False
-        self._outbox.restart(welcome.max_batch)
+        self.outbox.restart(welcome.max_batch, self._most_bytes)
         for branch_id, report in self._reports.items():
             self._send_report(branch_id, report)
         for pending in list(self._pending.values()):
             if pending.request.HasField("allocate"):
                 del self._pending[pending.request.id]
             else:
-                self._outbox.request(pending.request)
+                self.outbox.request(pending.request)
         self._welcomed = True
         if late := list(self._resources)[self._greeted :]:
             self._announce(late)  # registered while the hello was under way
         self.connected.set()
-        self._serve_need()
+        self._branch_ids.granted(welcome.branch_ids.first, welcome.branch_ids.count)
+        self.receive(batch)  # commands may have come with the welcome
 
-    async def _exchange(self, stream: Stream) -> None:
-        writing = asyncio.ensure_future(self._write_loop(stream))
-        reading = asyncio.ensure_future(self._read_loop(stream))
-        try:
-            ended, _ = await asyncio.wait((writing, reading), return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
-        finally:
-            for task in (writing, reading):
-                task.cancel()
-            await asyncio.gather(writing, reading, return_exceptions=True)
+    def _moved(self, why: str, leader: str, epoch: str) -> MovedError:
+        """To where the coordinator sends us, unless that is the past."""
+        return MovedError(why, leader if epoch.isdigit() and int(epoch) >= self._epoch else "")
 
-    async def _write_loop(self, stream: Stream) -> None:
-        while True:
-            await stream.write(await self._outbox.take())
+    def lost(self) -> None:
+        """See `Peer.lost`."""
+        self._welcomed = False
+        self.connected.clear()
 
-    async def _read_loop(self, stream: Stream) -> None:
-        while True:
-            self._receive(await stream.read())
-
-    def _follow(self, error: TxcoordError) -> None:
-        """Go where NOT_LEADER points, but never to an older epoch."""
-        leader, epoch = error.details.get("leader", ""), error.details.get("epoch", "0")
-        if leader and epoch.isdigit() and int(epoch) >= self._epoch:
-            self._leader = leader
+    def refused(self, error: TxcoordError) -> None:
+        """See `Peer.refused`: waiting does not help, so nobody is left waiting."""
+        log.error("the coordinator refuses this client: %s", error)
+        self._fail_all(error)
 
     # ------------------------------------------------------------ answers
 
-    def _receive(self, batch: pb.ServerBatch) -> None:
+    def receive(self, batch: pb.ServerBatch) -> None:
+        """See `Peer.receive`."""
         self._commit_seq = max(self._commit_seq, batch.commit_seq)
         pending = self._pending
         for request_id, xid in zip(batch.begun, batch.begun_xids):
@@ -354,108 +292,116 @@ class Session:
                 asked.sink(SETTLED, None)
         for branch_id in batch.reported:
             self._reports.pop(branch_id, None)
+        moved: MovedError | None = None
         for event in batch.events:
-            self._event(event)
+            moved = self._event(event) or moved
         for m in batch.commands:
-            branches = tuple(map(BranchCommand, m.branch_ids, m.arguments))
-            self._on_command(Command(m.xid, m.resource, m.commit, branches))
+            self._on_command(Command(m.xid, m.resource, m.commit, tuple(map(BranchCommand, m.branch_ids, m.arguments))))
+        if moved is not None:
+            raise moved
 
     def _begun(self, asked: Pending, xid: str) -> None:
         beginning = asked.beginning
         assert beginning is not None
         beginning.xid = xid
         asked.sink(xid if asked.value is None else asked.value, None)
-        _go_on(beginning, None)
+        _go_on(beginning)
 
-    def _event(self, event: pb.Event) -> None:
+    def _event(self, event: pb.Event) -> MovedError | None:
         kind = event.WhichOneof("body")
         if kind == "moved":
-            self._leader = event.moved.leader
-            raise StreamBrokenError("the coordinator stepped down")
-        asked = self._pending.pop(event.id, None)
-        if asked is None:
-            return
+            return self._moved("it stepped down", event.moved.leader, str(event.moved.epoch))
         if kind == "error":
-            error = typed_error(event.error)
-            asked.sink(None, error)
-            if asked.beginning is not None:
-                _go_on(asked.beginning, error)
-        elif kind == "branch_ids":
-            self._branch_ids = range(event.branch_ids.first, event.branch_ids.first + event.branch_ids.count)
+            return self._refusal(event.id, typed_error(event.error))
+        asked = self._pending.pop(event.id, None)
+        if kind == "branch_ids":
             self._allocating = False
-            self._serve_need()
-        elif kind == "status":
-            asked.sink(event.status.transaction, None)
+            self._branch_ids.granted(event.branch_ids.first, event.branch_ids.count)
+        elif asked is not None:
+            asked.sink(event.status.transaction if kind == "status" else getattr(event, kind or ""), None)
+        return None
+
+    def _refusal(self, request_id: int, error: TxcoordError) -> MovedError | None:
+        asked = self._pending.get(request_id)
+        if asked is None:
+            log.debug("the coordinator refused something that nobody waits for: %s", error)
+        elif isinstance(error, StoreUnavailableError):  # nothing was done: it is asked again until its time is up
+            asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._again, request_id)
+        elif isinstance(error, (NotLeaderError, NotReadyError)):
+            return self._moved(error.message, error.details.get("leader", ""), error.details.get("epoch", ""))
         else:
-            asked.sink(getattr(event, kind or ""), None)
+            self._fail(self._pending.pop(request_id), error)
+        return None
+
+    def _again(self, request_id: int) -> None:
+        asked = self._pending.get(request_id)
+        if asked is not None and self._welcomed:
+            self.outbox.request(asked.request)
 
     # ------------------------------------------------------------ inside
 
-    def _request(self) -> pb.Request:
+    def _request(self, **body: Any) -> pb.Request:
         self._next_id += 1
-        return pb.Request(id=self._next_id)
+        return pb.Request(id=self._next_id, **body)
 
-    def _ask(self, request: pb.Request, sink: Sink, value: object = None, beginning: Beginning | None = None) -> None:
-        expires = asyncio.get_running_loop().time() + self._config.failover_wait + _SERVER_WAIT
-        self._pending[request.id] = Pending(request, sink, expires, value, beginning)
-        if self._welcomed:
-            self._outbox.request(request)
-
-    def _with_branch_id(self, act: Callable[[], None], failed: Sink) -> None:
-        """Do `act` when there is a branch id to take."""
-        if self._branch_ids and self._welcomed and not self._need_branch_id:
-            act()
+    def _ask(
+        self, request: pb.Request, sink: Sink, value: object = None, beginning: Beginning | None = None, longer: float = 0.0
+    ) -> None:
+        asked = Pending(request, sink, self._config.failover_wait + _SERVER_WAIT + longer, value, beginning)
+        if self._closed:
+            self._fail(asked, closed())
+        elif (size := request.ByteSize()) > self._most_bytes // 2:
+            self._fail(asked, too_large(size, self._most_bytes // 2))
         else:
-            expires = asyncio.get_running_loop().time() + self._config.failover_wait
-            self._need_branch_id.append((act, failed, expires))
-            self._serve_need()
+            asked.expires += asyncio.get_running_loop().time()
+            self._pending[request.id] = asked
+            if self._welcomed:
+                self.outbox.request(request)
 
-    def _take_branch_id(self) -> int:
-        taken, self._branch_ids = self._branch_ids[0], self._branch_ids[1:]
-        if len(self._branch_ids) <= 2048:
-            self._allocate()
-        return taken
+    def _with_branch_id(self, act: Callable[[], None], sink: Sink, beginning: Beginning | None) -> None:
+        """Do `act`, which begins `beginning` if that is given, when there is a branch id to take."""
+
+        def fail(error: BaseException) -> None:
+            sink(None, error)
+            if beginning is not None:
+                _go_on(beginning)
+
+        if self._closed:
+            fail(closed())
+        else:
+            self._branch_ids.when_available(Need(act, fail, asyncio.get_running_loop().time() + self._config.failover_wait))
 
     def _allocate(self) -> None:
         if not self._allocating and self._welcomed:
             self._allocating = True
-            request = self._request()
-            request.allocate.count = 4096
-            self._ask(request, _ignore)
+            self._ask(self._request(allocate=pb.AllocateBranchIdsRequest(count=BranchIds.size)), self._not_allocated)
 
-    def _serve_need(self) -> None:
-        while self._need_branch_id and self._welcomed:
-            if not self._branch_ids:
-                self._allocate()
-                return
-            self._need_branch_id.pop(0)[0]()
+    def _not_allocated(self, value: object, error: BaseException | None) -> None:
+        self._allocating = False
+        log.warning("the coordinator granted no branch ids: %s", error)
 
-    async def _expire_loop(self) -> None:
-        """Fail requests that waited too long: nobody waits for ever."""
+    async def _expire(self) -> None:
+        """Fail requests that have waited too long."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(_EXPIRY_PERIOD)
             now = loop.time()
-            for pending in [p for p in self._pending.values() if p.expires <= now]:
-                del self._pending[pending.request.id]
-                self._fail(pending, too_late(pending.request))
-            for need in [n for n in self._need_branch_id if n[2] <= now]:
-                self._need_branch_id.remove(need)
-                need[1](None, unreachable())
+            for asked in [asked for asked in self._pending.values() if asked.expires <= now]:
+                del self._pending[asked.request.id]
+                self._fail(asked, unreachable())
+            self._branch_ids.fail(unreachable, now)
 
     def _fail_all(self, error: TxcoordError) -> None:
         pending, self._pending = self._pending, {}
-        needs, self._need_branch_id = self._need_branch_id, []
         for asked in pending.values():
-            self._fail(asked, error)
-        for _, failed, _ in needs:
-            failed(None, error)
+            self._fail(asked, copy(error))
+        self._branch_ids.fail(lambda: copy(error))
 
     @staticmethod
     def _fail(asked: Pending, error: TxcoordError) -> None:
-        asked.sink(None, error)
+        asked.sink(None, unanswered(asked.request, error))
         if asked.beginning is not None:
-            _go_on(asked.beginning, error)
+            _go_on(asked.beginning)
 
 
 def _begin_message(beginning: Beginning, begin_key: int) -> pb.BeginRequest:
@@ -469,21 +415,13 @@ def _begin_message(beginning: Beginning, begin_key: int) -> pb.BeginRequest:
     )
 
 
-def _go_on(beginning: Beginning, error: BaseException | None) -> None:
+def _go_on(beginning: Beginning) -> None:
     """The begin has been answered: those that waited for it go on, and begin anew themselves where it failed."""
     waiting, beginning.waiting = beginning.waiting or [], None
     for continuation in waiting:
-        continuation(error)
+        continuation()
 
 
-def _both(sink: Sink, beginning: Beginning) -> Sink:
-    def failed(value: object, error: BaseException | None) -> None:
-        sink(value, error)
-        _go_on(beginning, error)
-
-    return failed
-
-
-def _ignore(value: Any, error: BaseException | None) -> None:
+def _complain(value: object, error: BaseException | None) -> None:
     if error is not None:
-        log.debug("a request that nobody waits for failed: %s", error)
+        log.error("second phases are not sent to this process: %s", error)

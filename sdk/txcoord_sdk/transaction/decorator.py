@@ -6,17 +6,19 @@ import functools
 import inspect
 import string
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import Token
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from txcoord_proto.errors import ConfigurationError, NoTransactionError, TransactionExistsError
+from txcoord_proto.errors import ConfigurationError
 
-from txcoord_sdk.context import current, enter, leave
+from txcoord_sdk.context import current, enter, entered, leave
 from txcoord_sdk.transaction.effects import Steps, adrive, drive
 from txcoord_sdk.transaction.options import Hooks, Options, Propagation
 from txcoord_sdk.transaction.template import end_with_commit, end_with_rollback, run_steps
 from txcoord_sdk.transaction.transaction import GlobalTransaction
+from txcoord_sdk.transaction.unsaved import unsaved_session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,56 +46,53 @@ class Scope:
     # ------------------------------------------------------------ decorator
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Decorate `function`; its signature stays."""
+        """Decorate `function`; its signature stays.
+
+        Raises:
+            ConfigurationError: It cannot be a global transaction, or an option does not fit it.
+        """
+        if isinstance(function, (classmethod, staticmethod)):
+            raise ConfigurationError(f"put @{type(function).__name__} above @global_transaction, not below it")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigurationError(f"{function.__qualname__} is a generator: a global transaction ends when a function returns")
-        name = self.options.name or function.__qualname__
-        signature = inspect.signature(function)
-        self._check_key(signature, function.__qualname__)
+        is_async = inspect.iscoroutinefunction(function)
+        self.options.check_hooks(is_async)
+        signature = _signature(function)
+        key = BusinessKey(self.options.key, signature, function.__qualname__)
+        options, name, timeout = self.options, self.options.name or function.__qualname__, self.options.timeout
 
         def steps(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Steps[Any]:
-            key = self._key(signature, args, kwargs)
-            client = self._client()
             return run_steps(
-                self.options,
-                lambda first: client.new_transaction(name, self.options.timeout, key, first),
+                options,
+                lambda first: self._client().new_transaction(name, timeout, key.of(args, kwargs), first),
                 lambda: function(*args, **kwargs),
+                lambda: unsaved_session((*args, *kwargs.values())),
             )
 
-        if inspect.iscoroutinefunction(function):
+        if is_async:
 
             @functools.wraps(function)
-            async def arun(*args: Any, **kwargs: Any) -> Any:
+            async def run(*args: Any, **kwargs: Any) -> Any:
                 return await adrive(steps(args, kwargs))
 
-            return arun  # type: ignore[return-value]
+        else:
 
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return drive(steps(args, kwargs))
+            @functools.wraps(function)
+            def run(*args: Any, **kwargs: Any) -> Any:
+                return drive(steps(args, kwargs))
 
-        return run
-
-    def _check_key(self, signature: inspect.Signature, name: str) -> None:
-        for _, field, _, _ in string.Formatter().parse(self.options.key):
-            if field is not None and field.split(".")[0].split("[")[0] not in signature.parameters:
-                raise ConfigurationError(f"key={self.options.key!r}: {name} has no parameter {field!r}")
-
-    def _key(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        if not self.options.key:
-            return ""
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return self.options.key.format(**bound.arguments)
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        return run  # type: ignore[return-value]  # what R is depends on the function's kind
 
     # ------------------------------------------------------------ block
 
     def __enter__(self) -> GlobalTransaction | None:
+        self.options.check_hooks(is_async=False)
         return self._enter()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._leave():
-            drive(self._end_steps(error))
+        if (transaction := self._leave()) is not None:
+            drive(self._end_steps(transaction, error))
 
     async def __aenter__(self) -> GlobalTransaction | None:
         return self._enter()
@@ -101,57 +100,85 @@ class Scope:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._leave():
-            await adrive(self._end_steps(error))
+        if (transaction := self._leave()) is not None:
+            await adrive(self._end_steps(transaction, error))
 
     def _enter(self) -> GlobalTransaction | None:
         if self._token is not None:
             raise ConfigurationError("a block of global_transaction(...) is used once: make a new one for each `with`")
-        options, existing = self.options, current()
-        joins = options.propagation in (Propagation.REQUIRED, Propagation.SUPPORTS, Propagation.MANDATORY)
-        if options.propagation is Propagation.MANDATORY and existing is None:
-            raise NoTransactionError("this block needs a global transaction (propagation MANDATORY): run it in one")
-        if options.propagation is Propagation.NEVER and existing is not None:
-            raise TransactionExistsError(f"this block must not run in a global transaction (propagation NEVER): {existing!r}")
-        inner = existing if joins else None
-        if inner is None and options.propagation in (Propagation.REQUIRED, Propagation.REQUIRES_NEW):
-            if options.retries:
-                raise ConfigurationError("a block cannot be run again: use retries with the decorator")
+        options = self.options
+        if options.retries:
+            raise ConfigurationError("a block cannot be run again: use retries with the decorator")
+        inner = options.joins(current())
+        if inner is None and options.begins:
             inner = self._client().new_transaction(options.name or "block", options.timeout, options.key, 0)
             self._transaction = inner
         self._token = enter(inner)
         return inner
 
-    def _leave(self) -> bool:
-        """Out of the context; True when this block has a transaction to end."""
+    def _leave(self) -> GlobalTransaction | None:
+        """Out of the context; the transaction that this block has to end."""
         assert self._token is not None
         leave(self._token)
-        return self._transaction is not None
+        return self._transaction
 
-    def _end_steps(self, error: BaseException | None) -> Steps[None]:
-        transaction = self._transaction
-        assert transaction is not None
-        if transaction.status is not transaction.status.ACTIVE:
-            return  # ended by hand, in the block
+    def _end_steps(self, transaction: GlobalTransaction, error: BaseException | None) -> Steps[None]:
         if error is None or not self.options.rolls_back(error):
-            yield from end_with_commit(self.options, transaction)
+            yield from end_with_commit(self.options, transaction, lambda: "")
         else:
             yield from end_with_rollback(self.options, transaction, repr(error))
 
 
-class Suspended:
-    """A block outside the current global transaction, which goes on after it."""
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Its signature, with annotations that are text evaluated where that can be done.
 
-    def __enter__(self) -> None:
-        self._token = enter(None)
+    Frameworks look for the names in such text where the outermost function was defined, which is here.
+    """
+    try:
+        return inspect.signature(function, eval_str=True)
+    except NameError:
+        return inspect.signature(function)
 
-    def __exit__(self, *_: object) -> None:
-        leave(self._token)
+
+class BusinessKey:
+    """A format string over a function's arguments.
+
+    Args:
+        template: `order:{order_id}`; empty: no key.
+        signature: Of the function.
+        name: Of the function.
+
+    Raises:
+        ConfigurationError: It names a parameter that does not exist.
+    """
+
+    def __init__(self, template: str, signature: inspect.Signature, name: str) -> None:
+        self._template = template
+        self._signature = signature
+        for _, field, _, _ in string.Formatter().parse(template):
+            if field is not None and field.split(".")[0].split("[")[0] not in signature.parameters:
+                raise ConfigurationError(f"key={template!r}: {name} has no parameter {field!r}")
+
+    def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """The key of one call."""
+        if not self._template:
+            return ""
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return self._template.format(**bound.arguments)
 
 
-def suspend() -> Suspended:
+def suspend() -> AbstractContextManager[None]:
     """Set the current global transaction aside for the length of a `with` block."""
-    return Suspended()
+    return entered(None)
+
+
+def resume(transaction: GlobalTransaction) -> AbstractContextManager[None]:
+    """Work for `transaction` for the length of a `with` block: in a thread that was started by hand, or within `suspend()`.
+
+    Threads do not inherit the current transaction; tasks and `asyncio.to_thread` do.
+    """
+    return entered(transaction)
 
 
 class GlobalTransactionFactory:

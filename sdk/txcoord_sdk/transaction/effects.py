@@ -8,34 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import inspect
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from txcoord_sdk.mailbox import Mailbox
+from txcoord_sdk.mailbox import Mailbox, end_burst
 from txcoord_sdk.session.requests import Sink
 
 T = TypeVar("T")
 
+PATIENCE = 10.0
+"""Seconds that a cancelled task goes on waiting for the end of its transaction: as long as a rollback is waited for."""
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request: `start` hands it over and gives the answer to the sink it is passed."""
+
+class Ask(NamedTuple):
+    """A request: `start` hands it over and gives the answer to the sink that it is passed.
+
+    Where `to_the_end` says so, a cancellation while it is awaited comes only after the answer, or after `PATIENCE`.
+    """
 
     start: Callable[[Sink], None]
+    to_the_end: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Wait for some seconds."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Invoke:
+class Invoke(NamedTuple):
     """Call the user's function; what it returns is awaited where that can be."""
 
     call: Callable[[], Any]
@@ -47,36 +51,6 @@ Steps: TypeAlias = Generator[Effect, Any, T]
 
 def drive(steps: Steps[T]) -> T:
     """Run steps by blocking this thread."""
-    send: Callable[[], Effect] = lambda: next(steps)  # noqa: E731 - one of three ways to go on
-    while True:
-        try:
-            effect = send()
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        try:
-            value = _perform(effect)
-        except BaseException as error:
-            failure = error
-            send = lambda: steps.throw(failure)  # noqa: B023, E731
-        else:
-            send = lambda: steps.send(value)  # noqa: B023, E731
-
-
-def _perform(effect: Effect) -> Any:
-    match effect:
-        case Ask(start):
-            future: concurrent.futures.Future[object] = concurrent.futures.Future()
-            start(lambda value, error: future.set_exception(error) if error is not None else future.set_result(value))
-            return future.result()
-        case Pause(seconds):
-            return time.sleep(seconds)
-        case Invoke(call):
-            return call()
-
-
-async def adrive(steps: Steps[T]) -> T:
-    """Run steps by awaiting; a cancellation is thrown into them like any error."""
     value: Any = None
     failure: BaseException | None = None
     while True:
@@ -87,15 +61,55 @@ async def adrive(steps: Steps[T]) -> T:
             return result
         value = failure = None
         try:
-            match effect:
-                case Ask(start):
-                    value = await _ask(start)
-                case Pause(seconds):
-                    await asyncio.sleep(seconds)
-                case Invoke(call):
-                    value = call()
-                    if inspect.isawaitable(value):
-                        value = await value
+            value = _perform(effect)
+        except BaseException as error:
+            failure = error
+
+
+def _perform(effect: Effect) -> Any:
+    match effect:
+        case Ask(start):
+            future: concurrent.futures.Future[object] = concurrent.futures.Future()
+            start(lambda value, error: future.set_exception(error) if error is not None else future.set_result(value))
+            if (here := asyncio._get_running_loop()) is not None:
+                end_burst(here)  # which is about to be blocked
+            return future.result()
+        case Pause(seconds):
+            return time.sleep(seconds)
+        case Invoke(call):
+            return call()
+
+
+async def adrive(steps: Steps[T]) -> T:
+    """Run steps by awaiting; a cancellation is thrown into them like any error, or comes after them (`Ask.to_the_end`)."""
+    value: Any = None
+    failure: BaseException | None = None
+    late: asyncio.CancelledError | None = None
+    while True:
+        try:
+            effect = steps.send(value) if failure is None else steps.throw(failure)
+        except StopIteration as end:
+            if late is not None:
+                raise late from None
+            result: T = end.value
+            return result
+        except BaseException as error:
+            if late is not None:
+                raise late from error
+            raise
+        value = failure = None
+        try:
+            if type(effect) is Invoke:
+                value = effect.call()
+                if inspect.isawaitable(value):
+                    value = await value
+            elif type(effect) is Ask:
+                waiting = _Waiting(effect)
+                value = await waiting.answer()
+                late = waiting.cancelled or late
+            else:
+                assert type(effect) is Pause
+                await asyncio.sleep(effect.seconds)
         except BaseException as error:
             failure = error
 
@@ -107,27 +121,56 @@ def mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
     """The way into `loop`, one per loop, so that answers of one burst wake it once."""
     mailbox = _mailboxes.get(loop)
     if mailbox is None:
-        for closed in [known for known in _mailboxes if known.is_closed()]:
-            del _mailboxes[closed]
+        for closed in [known for known in list(_mailboxes) if known.is_closed()]:
+            _mailboxes.pop(closed, None)
         mailbox = _mailboxes[loop] = Mailbox(loop)
     return mailbox
 
 
-async def _ask(start: Callable[[Sink], None]) -> object:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[object] = loop.create_future()
-    mailbox = mailbox_of(loop)
+class _Waiting:
+    """A task that waits for an answer."""
 
-    def answered(value: object, error: BaseException | None) -> None:
-        if not future.done():
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
+    __slots__ = ("_answer", "_ask", "_future", "_loop", "cancelled")
 
-    def sink(value: object, error: BaseException | None) -> None:
-        if not loop.is_closed():
-            mailbox.post(answered, value, error)
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+        self._answer: tuple[object, BaseException | None] | None = None
+        self.cancelled: asyncio.CancelledError | None = None
 
-    start(sink)
-    return await future
+    async def answer(self) -> object:
+        self._ask.start(self._sink)
+        try:
+            await self._future
+        except asyncio.CancelledError as error:
+            if not self._ask.to_the_end:
+                raise
+            self.cancelled = error
+            await self._outlast()
+        if self._answer is None:
+            assert self.cancelled is not None
+            raise self.cancelled
+        value, failure = self._answer
+        if failure is not None:
+            raise failure
+        return value
+
+    async def _outlast(self) -> None:
+        """The task is cancelled, maybe again and again: its transaction is ended all the same."""
+        until = self._loop.time() + PATIENCE
+        self._future = self._loop.create_future()
+        while self._answer is None and (left := until - self._loop.time()) > 0:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([self._future], timeout=left)
+
+    def _sink(self, value: object, error: BaseException | None) -> None:
+        if asyncio._get_running_loop() is self._loop:
+            self._answered(value, error)
+        else:
+            mailbox_of(self._loop).post(self._answered, value, error)
+
+    def _answered(self, value: object, error: BaseException | None) -> None:
+        self._answer = (value, error)
+        if not self._future.done():
+            self._future.set_result(None)

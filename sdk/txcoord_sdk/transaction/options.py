@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from txcoord_proto.errors import ConfigurationError
+from txcoord_proto.errors import ConfigurationError, NoTransactionError, TransactionExistsError
+
+from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 
 class Propagation(StrEnum):
@@ -31,6 +33,9 @@ class Propagation(StrEnum):
 class Hooks:
     """Called in the initiator around the end of its transaction, with the transaction; what they raise is logged, not passed on.
 
+    They may be coroutine functions where the function is one, or the block an `async with`. Only the first runs within the
+    transaction.
+
     Attributes:
         before_commit: Before commit is asked for.
         after_commit: When commit is decided.
@@ -38,10 +43,10 @@ class Hooks:
         after_completion: Last, whatever the end, also when it is not known.
     """
 
-    before_commit: Callable[[Any], object] | None = None
-    after_commit: Callable[[Any], object] | None = None
-    after_rollback: Callable[[Any], object] | None = None
-    after_completion: Callable[[Any], object] | None = None
+    before_commit: Callable[[GlobalTransaction], object] | None = None
+    after_commit: Callable[[GlobalTransaction], object] | None = None
+    after_rollback: Callable[[GlobalTransaction], object] | None = None
+    after_completion: Callable[[GlobalTransaction], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,16 @@ class Options:
         if self.retries < 0:
             raise ConfigurationError(f"retries={self.retries}: 0 or more")
 
+    def check_hooks(self, is_async: bool) -> None:
+        """Refuse hooks that could not be awaited.
+
+        Raises:
+            ConfigurationError: One is a coroutine function, and this is synchronous.
+        """
+        hooks = (self.hooks.before_commit, self.hooks.after_commit, self.hooks.after_rollback, self.hooks.after_completion)
+        if not is_async and any(inspect.iscoroutinefunction(hook) for hook in hooks):
+            raise ConfigurationError("a hook of synchronous code cannot be a coroutine function: make it a plain function")
+
     def rolls_back(self, error: BaseException) -> bool:
         """Whether `error` rolls back: the rule for its nearest base class counts, and where there is none it does."""
         for kind in type(error).__mro__:
@@ -82,3 +97,24 @@ class Options:
             if kind in self.no_rollback_for:
                 return False
         return True
+
+    @property
+    def begins(self) -> bool:
+        """Whether a transaction is begun where none is joined."""
+        return self.propagation in (Propagation.REQUIRED, Propagation.REQUIRES_NEW)
+
+    def joins(self, existing: GlobalTransaction | None) -> GlobalTransaction | None:
+        """The transaction to join of those that exist; None: none.
+
+        Raises:
+            NoTransactionError: There must be one.
+            TransactionExistsError: There must be none.
+        """
+        match self.propagation:
+            case Propagation.MANDATORY if existing is None:
+                raise NoTransactionError("this needs a global transaction (propagation MANDATORY): call it from one")
+            case Propagation.NEVER if existing is not None:
+                raise TransactionExistsError(f"this must not run in a global transaction (propagation NEVER): {existing!r}")
+            case Propagation.REQUIRED | Propagation.SUPPORTS | Propagation.MANDATORY:
+                return existing
+        return None

@@ -8,100 +8,120 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from txcoord_proto.errors import (
     LocalTransactionOpenError,
-    NoTransactionError,
-    OutcomeUnknownError,
     RolledBackError,
-    TransactionExistsError,
     TxcoordError,
 )
 from txcoord_proto.status import GlobalStatus
 
-from txcoord_sdk.context import current, enter, leave
+from txcoord_sdk.context import current, entered
 from txcoord_sdk.transaction.effects import Invoke, Pause, Steps
-from txcoord_sdk.transaction.options import Options, Propagation
+from txcoord_sdk.transaction.options import Options
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
+_SETTLEMENT_WAITS = 3
 
 Begin = Callable[[int], GlobalTransaction]
 """Makes a new transaction; its argument is when its first attempt began (0: this is the first)."""
 
 
-def run_steps(options: Options, begin: Begin, call: Callable[[], Any]) -> Steps[Any]:
+def run_steps(options: Options, begin: Begin, call: Callable[[], Any], unsaved: Callable[[], str]) -> Steps[Any]:
     """Run `call` as `options` say.
 
     Args:
-        options: Of the function or block.
+        options: Of the function.
         begin: Makes a transaction where one is needed.
         call: The user's function with its arguments.
+        unsaved: Which of its arguments hold what has not been written, for people; empty: none.
     """
     existing = current()
-    match options.propagation:
-        case Propagation.MANDATORY if existing is None:
-            raise NoTransactionError("this function needs a global transaction (propagation MANDATORY): call it from one")
-        case Propagation.NEVER if existing is not None:
-            raise TransactionExistsError(f"this function must not run in a global transaction (propagation NEVER): {existing!r}")
-        case Propagation.REQUIRED | Propagation.SUPPORTS | Propagation.MANDATORY if existing is not None:
-            return (yield Invoke(call))  # only its initiator's outermost function ends it
-        case Propagation.REQUIRED | Propagation.REQUIRES_NEW:
-            return (yield from _with_retries(options, begin, call))
-    with entered(None):
-        return (yield Invoke(call))
+    if (joined := options.joins(existing)) is None and options.begins:
+        return (yield from _with_retries(options, begin, call, unsaved))
+    with entered(joined):
+        return (yield Invoke(call))  # only its initiator's outermost function ends it
 
 
-def _with_retries(options: Options, begin: Begin, call: Callable[[], Any]) -> Steps[Any]:
+def _with_retries(options: Options, begin: Begin, call: Callable[[], Any], unsaved: Callable[[], str]) -> Steps[Any]:
     first_begun_at, pause = 0, _FIRST_PAUSE
     for attempt in range(options.retries + 1):
         transaction = begin(first_begun_at)
         try:
-            return (yield from _once(options, transaction, call))
+            return (yield from _once(options, transaction, call, unsaved))
         except TxcoordError as error:
-            if not error.retryable or attempt == options.retries:
+            if not error.retryable or attempt == options.retries or not (yield from _is_settled(transaction)):
                 raise
-            log.info("%r is tried again after %s", transaction, error.code)
+            log.info("%r is tried again after %s", transaction, error.code, extra={"xid": transaction.known_xid})
         first_begun_at = first_begun_at or transaction.begun_at
         yield Pause(pause * (0.5 + random.random()))  # noqa: S311 - jitter
         pause = min(_LONGEST_PAUSE, pause * 2)
     raise AssertionError("the last attempt returns or raises")
 
 
-def _once(options: Options, transaction: GlobalTransaction, call: Callable[[], Any]) -> Steps[Any]:
-    with entered(transaction):
+def _is_settled(transaction: GlobalTransaction) -> Steps[bool]:
+    """Whether nothing of it is left, so that it does not stand in the way of the next attempt; waits for that."""
+    for _ in range(_SETTLEMENT_WAITS):
+        if transaction.settled or transaction.status not in (GlobalStatus.ROLLING_BACK, GlobalStatus.ROLLED_BACK):
+            break
         try:
-            result = yield Invoke(call)
-        except BaseException as error:
-            if options.rolls_back(error):
-                yield from end_with_rollback(options, transaction, repr(error))
-            else:
-                yield from end_with_commit(options, transaction)
-            raise
-        yield from end_with_commit(options, transaction)
-        return result
+            yield from transaction.settle_steps("for another attempt")
+        except TxcoordError:
+            break
+    return transaction.settled and transaction.status is GlobalStatus.ROLLED_BACK
 
 
-def end_with_commit(options: Options, transaction: GlobalTransaction) -> Steps[None]:
-    """Commit, with hooks; what cannot be committed while a local transaction is open is rolled back."""
-    hooks = options.hooks
-    yield from _hook(hooks.before_commit, transaction)
+def _once(options: Options, transaction: GlobalTransaction, call: Callable[[], Any], unsaved: Callable[[], str]) -> Steps[Any]:
     try:
+        with entered(transaction):
+            result = yield Invoke(call)
+    except GeneratorExit:
+        raise  # nobody is there any more to do anything
+    except BaseException as error:
+        if options.rolls_back(error):
+            yield from end_with_rollback(options, transaction, repr(error))
+        else:
+            yield from end_with_commit(options, transaction, unsaved)
+        raise
+    yield from end_with_commit(options, transaction, unsaved)
+    return result
+
+
+def end_with_commit(options: Options, transaction: GlobalTransaction, unsaved: Callable[[], str]) -> Steps[None]:
+    """Commit, with hooks; what cannot be committed while a local transaction is open is rolled back.
+
+    Args:
+        options: Of the function or block.
+        transaction: It; where it was ended by hand, nothing is left to do.
+        unsaved: What the caller's sessions still hold that has not been written, for people.
+    """
+    if transaction.ended:
+        return
+    hooks = options.hooks
+    with entered(transaction):
+        yield from _hook(hooks.before_commit, transaction)
+    try:
+        if left := unsaved():
+            raise LocalTransactionOpenError(
+                f"{transaction!r} cannot be committed: {left} holds changes that it has not written; commit the session before "
+                "the global transaction ends",
+                {"xid": transaction.known_xid},
+            )
         yield from transaction.commit_steps()
+    except GeneratorExit:
+        raise
     except LocalTransactionOpenError as error:
         yield from end_with_rollback(options, transaction, str(error))
         raise
-    except RolledBackError:
-        yield from _hook(hooks.after_rollback, transaction)
-        yield from _hook(hooks.after_completion, transaction)
-        raise
-    except OutcomeUnknownError:
+    except BaseException as error:
+        if isinstance(error, RolledBackError):
+            yield from _hook(hooks.after_rollback, transaction)
         yield from _hook(hooks.after_completion, transaction)
         raise
     yield from _hook(hooks.after_commit, transaction)
@@ -110,7 +130,7 @@ def end_with_commit(options: Options, transaction: GlobalTransaction) -> Steps[N
 
 def end_with_rollback(options: Options, transaction: GlobalTransaction, reason: str) -> Steps[None]:
     """Roll back, with hooks; a coordinator that cannot be reached rolls back by itself at the deadline."""
-    if transaction.status is not GlobalStatus.ACTIVE:
+    if transaction.ended:
         return
     try:
         yield from transaction.rollback_steps(reason)
@@ -132,14 +152,4 @@ def _hook(hook: Callable[[GlobalTransaction], object] | None, transaction: Globa
     try:
         yield Invoke(lambda: hook(transaction))
     except Exception:
-        log.exception("a completion hook of %r failed", transaction)
-
-
-@contextmanager
-def entered(transaction: GlobalTransaction | None) -> Generator[None]:
-    """Run with `transaction` as the current one; None: with none."""
-    token = enter(transaction)
-    try:
-        yield
-    finally:
-        leave(token)
+        log.exception("a completion hook of %r failed", transaction, extra={"xid": transaction.known_xid})

@@ -7,9 +7,10 @@ transaction that never needed one ends without asking anybody.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Hashable
-from typing import Protocol
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
 
 from txcoord_proto.errors import (
     DeadlinePassedError,
@@ -19,8 +20,9 @@ from txcoord_proto.errors import (
     TransactionEndedError,
     TxcoordError,
     UnknownXidError,
+    WrongOwnerError,
 )
-from txcoord_proto.status import GlobalStatus, PhaseOne, Reason, Wait
+from txcoord_proto.status import Decision, GlobalStatus, PhaseOne, Reason, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
 from txcoord_sdk.session.requests import Beginning, Done, Registration, Sink
@@ -52,7 +54,7 @@ class Requests(Protocol):
 class GlobalTransaction:
     """One global transaction in one process.
 
-    Made by `global_transaction`, `Client.transaction` and the carriers, not by hand.
+    Made by `global_transaction` and the carriers, not by hand.
 
     Args:
         requests: The client.
@@ -76,6 +78,10 @@ class GlobalTransaction:
         """Whether the second phases were done when its end was told."""
         self._rollback_only = ""
         self._open: dict[Hashable, str] = {}
+        self._ended = False
+        self._asking = 0
+        """Requests under way, or given up, that may bring its XID."""
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<GlobalTransaction {self.name} {self._beginning.xid or '(no XID yet)'} {self.status}>"
@@ -89,6 +95,11 @@ class GlobalTransaction:
     def known_xid(self) -> str:
         """Its XID if it has one, else empty; asks nobody."""
         return self._beginning.xid
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end has begun here, whatever that came to."""
+        return self._ended
 
     @property
     def rollback_only(self) -> str:
@@ -113,15 +124,27 @@ class GlobalTransaction:
             LockConflictError: Another transaction holds a row.
             CoordinatorUnreachableError: No coordinator answered in time.
         """
-        return drive(self._register_steps(registration))
+        return drive(self.register_steps(registration))
 
     async def aregister(self, registration: Registration) -> int:
         """Register a branch; returns its id. Raises like `register`."""
-        return await adrive(self._register_steps(registration))
+        return await adrive(self.register_steps(registration))
 
     def report(self, branch_id: int, result: PhaseOne, error: str = "") -> None:
         """Report the end of a branch's phase one; from any thread, never blocks."""
         self._requests.report(self._beginning.xid, branch_id, result, error)
+
+    def check_open(self) -> None:
+        """Refuse work in the name of a transaction that has ended.
+
+        Raises:
+            TransactionEndedError: It has.
+        """
+        if self._ended:
+            raise TransactionEndedError(
+                f"{self!r} has ended: nothing can be done in its name any more; what goes on after it, such as a background "
+                "task, is started within `with suspend():`"
+            )
 
     def check_deadline(self) -> None:
         """Refuse local work that comes too late.
@@ -158,11 +181,11 @@ class GlobalTransaction:
 
     def veto(self) -> None:
         """Tell the coordinator, if this participant marked it rollback-only (blocks)."""
-        drive(self._veto_steps())
+        drive(self.veto_steps())
 
     async def aveto(self) -> None:
         """Tell the coordinator, if this participant marked it rollback-only."""
-        await adrive(self._veto_steps())
+        await adrive(self.veto_steps())
 
     def commit(self) -> None:
         """Commit it (blocks).
@@ -196,20 +219,36 @@ class GlobalTransaction:
     # ------------------------------------------------------------ steps
 
     def _xid_steps(self) -> Steps[str]:
-        yield Ask(lambda sink: self._requests.begin(self._beginning, sink))
+        yield from self._asked(lambda sink: self._requests.begin(self._beginning, sink))
         return self._beginning.xid
 
-    def _register_steps(self, registration: Registration) -> Steps[int]:
-        if self.status is not GlobalStatus.ACTIVE:
-            raise TransactionEndedError(f"{self!r} has ended: no branch can be added to it")
+    def register_steps(self, registration: Registration) -> Steps[int]:
+        """Steps of `register`."""
         self.check_deadline()
-        branch_id = yield Ask(lambda sink: self._requests.register(self._beginning, registration, sink))
-        assert isinstance(branch_id, int)
+        branch_id: int = yield from self._asked(lambda sink: self._requests.register(self._beginning, registration, sink))
         return branch_id
 
-    def _veto_steps(self) -> Steps[None]:
+    def _asked(self, start: Callable[[Sink], None]) -> Steps[Any]:
+        """Ask for something that may bring the XID. A task that is cancelled meanwhile does not hear it, so it counts on."""
+        with self._lock:
+            self.check_open()
+            self._asking += 1
+        try:
+            answer = yield Ask(start)
+        except TxcoordError:
+            self._heard()
+            raise
+        self._heard()
+        return answer
+
+    def _heard(self) -> None:
+        with self._lock:
+            self._asking -= 1
+
+    def veto_steps(self) -> Steps[None]:
+        """Steps of `veto`."""
         if self._rollback_only and not self.initiator:
-            yield Ask(lambda sink: self._requests.rollback_only(self._beginning.xid, self._rollback_only, sink))
+            yield Ask(lambda sink: self._requests.rollback_only(self._beginning.xid, self._rollback_only, sink), to_the_end=True)
 
     def commit_steps(self) -> Steps[None]:
         """Steps of `commit`."""
@@ -224,15 +263,15 @@ class GlobalTransaction:
             reason = self._rollback_only
             yield from self.rollback_steps(reason)
             raise self._rolled_back(Reason.ROLLBACK_ONLY, reason)
-        if not (xid := self._beginning.xid):
-            self.status, self.settled = GlobalStatus.COMMITTED, True
+        if not (yield from self._end(GlobalStatus.COMMITTING, GlobalStatus.COMMITTED)):
             return
+        xid = self._beginning.xid
         try:
-            answer = yield Ask(lambda sink: self._requests.commit(xid, Wait.SETTLED, sink))
+            answer = yield Ask(lambda sink: self._requests.commit(xid, Wait.SETTLED, sink), to_the_end=True)
         except UnknownXidError as error:
-            self.status = GlobalStatus.ROLLED_BACK
-            raise self._rolled_back(Reason.TIMEOUT, str(error)) from error
-        except OutcomeUnknownError:
+            self.status, self.settled = GlobalStatus.ROLLED_BACK, True
+            raise self._rolled_back(error.code, str(error)) from error
+        except (OutcomeUnknownError, WrongOwnerError):
             raise
         except TxcoordError as error:
             raise OutcomeUnknownError(
@@ -240,6 +279,19 @@ class GlobalTransaction:
                 {"xid": xid},
             ) from error
         self._committed(answer)
+
+    def _end(self, status: GlobalStatus, without_xid: GlobalStatus) -> Steps[bool]:
+        """Begin its end; False when it never had an XID, so that this was all."""
+        with self._lock:
+            self._ended = True
+            if not self._beginning.xid and not self._asking:
+                self.status, self.settled = without_xid, True
+                return False
+            self.status = status
+        if not self._beginning.xid:
+            # Its begin is under way for somebody who did not wait for the answer; it must not be left behind.
+            yield Ask(lambda sink: self._requests.begin(self._beginning, sink), to_the_end=True)
+        return True
 
     def _committed(self, answer: object) -> None:
         if isinstance(answer, Done):
@@ -249,19 +301,24 @@ class GlobalTransaction:
         assert isinstance(answer, pb.DecisionReply)
         self.status = GlobalStatus(pb.GlobalStatus.Name(answer.status))
         self.settled = answer.settled
-        if self.status in (GlobalStatus.ROLLING_BACK, GlobalStatus.ROLLED_BACK):
+        if answer.decision != Decision.COMMIT:
             raise self._rolled_back(answer.reason, answer.explanation)
 
     def rollback_steps(self, reason: str = "") -> Steps[None]:
         """Steps of `rollback`."""
         self._check_mine("roll back")
-        self.status = GlobalStatus.ROLLING_BACK
-        if not (xid := self._beginning.xid):
-            self.status, self.settled = GlobalStatus.ROLLED_BACK, True
-            return
-        answer = yield Ask(lambda sink: self._requests.rollback(xid, Wait.SETTLED, reason, sink))
-        self.settled = answer.settled if isinstance(answer, (Done, pb.DecisionReply)) else False
-        if self.settled:
+        if (yield from self._end(GlobalStatus.ROLLING_BACK, GlobalStatus.ROLLED_BACK)):
+            yield from self.settle_steps(reason)
+
+    def settle_steps(self, reason: str = "") -> Steps[None]:
+        """Ask for rollback, which changes nothing where it is decided already, and wait until it is settled, for some seconds."""
+        xid = self._beginning.xid
+        answer = yield Ask(lambda sink: self._requests.rollback(xid, Wait.SETTLED, reason, sink), to_the_end=True)
+        assert isinstance(answer, (Done, pb.DecisionReply))
+        self.settled = answer.settled
+        if isinstance(answer, pb.DecisionReply):  # it is parked, or was rolled back before
+            self.status = GlobalStatus(pb.GlobalStatus.Name(answer.status))
+        elif self.settled:
             self.status = GlobalStatus.ROLLED_BACK
 
     def _check_mine(self, what: str) -> None:
@@ -270,7 +327,7 @@ class GlobalTransaction:
                 f"this process only takes part in {self.known_xid}: only the service that began it can {what} it; raise an "
                 "error, or call set_rollback_only()"
             )
-        if self.status is not GlobalStatus.ACTIVE:
+        if self._ended:
             raise TransactionEndedError(f"{self!r} has ended: begin a new transaction")
 
     def _rolled_back(self, reason: str, explanation: str) -> RolledBackError:

@@ -17,7 +17,7 @@ from txcoord_proto.errors import (
     UnknownEpochError,
     UnknownXidError,
 )
-from txcoord_proto.status import GlobalStatus, Settlement
+from txcoord_proto.status import Decision, GlobalStatus, Settlement
 from txcoord_proto.xid import Xid
 
 from txcoord_server.domain.answers import SETTLED, Answer, Decided, Refused, Settlements
@@ -91,7 +91,8 @@ def answer_absent(question: AbsentQuestion, found: Mapping[str, StoredOutcome], 
     wanted = GlobalStatus.COMMITTED if question.kind == "commit" else GlobalStatus.ROLLED_BACK
     if outcome.status == wanted:
         return SETTLED
-    return Decided(xid, outcome.status, outcome.reason, True, f"It is {outcome.status} since {outcome.reason}.")
+    decision = Decision.COMMIT if outcome.status == GlobalStatus.COMMITTED else Decision.ROLLBACK
+    return Decided(xid, outcome.status, decision, outcome.reason, True, f"It is {outcome.status} since {outcome.reason}.")
 
 
 def _settlement(xid: str, found: Mapping[str, StoredOutcome], history: History) -> Settlement:

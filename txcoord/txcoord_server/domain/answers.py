@@ -42,6 +42,7 @@ class Decided:
 
     xid: str
     status: str
+    decision: str
     reason: str
     settled: bool
     explanation: str

@@ -237,6 +237,7 @@ def decided(transaction: Transaction) -> Decided:
     return Decided(
         transaction.xid,
         transaction.status,
+        transaction.decision or "",
         transaction.reason or "",
         transaction.settled_at > 0,
         explain(transaction).text,

@@ -62,10 +62,10 @@ def decision(xid: str, wanted: Decision, answer: Answer) -> pb.DecisionReply:
     match answer:
         case Ok():
             status = GlobalStatus.COMMITTING if committed else GlobalStatus.ROLLING_BACK
-            return pb.DecisionReply(xid=xid, status=status)
+            return pb.DecisionReply(xid=xid, status=status, decision=wanted)
         case Settled():
             status = GlobalStatus.COMMITTED if committed else GlobalStatus.ROLLED_BACK
-            return pb.DecisionReply(xid=xid, status=status, settled=True)
+            return pb.DecisionReply(xid=xid, status=status, settled=True, decision=wanted)
         case Decided():
             return _decided(answer)
         case _:
@@ -79,6 +79,7 @@ def _decided(d: Decided) -> pb.DecisionReply:
         reason=d.reason,
         settled=d.settled,
         explanation=d.explanation,
+        decision=d.decision,
     )
 
 
