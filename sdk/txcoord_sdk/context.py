@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+import contextlib
 from contextvars import ContextVar, Token
 
 from txcoord_sdk.transaction.transaction import GlobalTransaction
@@ -26,15 +25,20 @@ def enter(transaction: GlobalTransaction | None) -> Token[GlobalTransaction | No
 
 def leave(token: Token[GlobalTransaction | None]) -> None:
     """Undo an `enter`, where that was done in this very context: a dependency's exit may run in another one."""
-    with suppress(ValueError):
+    with contextlib.suppress(ValueError):
         _current.reset(token)
 
 
-@contextmanager
-def entered(transaction: GlobalTransaction | None) -> Generator[None]:
+class entered:
     """A block with `transaction` as the current one; None: with none."""
-    token = enter(transaction)
-    try:
-        yield
-    finally:
-        leave(token)
+
+    __slots__ = ("_token", "_transaction")
+
+    def __init__(self, transaction: GlobalTransaction | None) -> None:
+        self._transaction = transaction
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._transaction)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)

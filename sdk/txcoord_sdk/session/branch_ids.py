@@ -46,13 +46,15 @@ class BranchIds:
         while self._needs and self._next < self._end:
             self._needs.popleft().act()
 
+    @property
+    def available(self) -> bool:
+        """Whether there is one to take, and nobody who came earlier."""
+        return self._next < self._end and not self._needs
+
     def when_available(self, need: Need) -> None:
-        """Have `need` act now, or when there is an id; it takes exactly one."""
-        if self._next < self._end and not self._needs:
-            need.act()
-        else:
-            self._needs.append(need)
-            self._ask()
+        """Have `need` act when there is an id; it takes exactly one."""
+        self._needs.append(need)
+        self._ask()
 
     def take(self) -> int:
         """The next id; the next block is asked for when half of this one is used."""

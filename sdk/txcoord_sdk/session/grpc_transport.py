@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -10,13 +11,15 @@ from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk.config import Tls
 from txcoord_sdk.session.transport import StreamBrokenError
 
+_LAST_EVENTS = 0.02
+"""Seconds in which gRPC's thread hands over what it still has for a stream that was cancelled; the loop must be there then."""
 _METHOD = "/txcoord.v1.Coordinator/Session"
 _OPTIONS = [
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 ]
@@ -51,6 +54,7 @@ class GrpcStream:
         """See `Stream.close`."""
         self._call.cancel()
         await self._channel.close()
+        await asyncio.sleep(_LAST_EVENTS)
 
 
 class GrpcTransport:

@@ -19,14 +19,22 @@ class Outbox:
         self._done: tuple[list[str], list[int]] = ([], [])
         self._cap = 128
         self._most_bytes = 2 << 20
+        self._bytes = 0
+        """Of all requests."""
         self._wake = asyncio.Event()
 
     def __bool__(self) -> bool:
         return bool(self._requests or self._reported[0] or self._done[0])
 
-    def request(self, request: pb.Request) -> None:
-        """Queue a request."""
+    def request(self, request: pb.Request, size: int = 0) -> None:
+        """Queue a request.
+
+        Args:
+            request: It.
+            size: In bytes, where it is known.
+        """
         self._requests.append(request)
+        self._bytes += size or request.ByteSize()
         self._wake.set()
 
     def report(self, xid: str, branch_id: int) -> None:
@@ -52,6 +60,7 @@ class Outbox:
         self._most_bytes = most_bytes // 2  # the columns take less than the other half
         for column in (self._requests, *self._reported, *self._done):
             column.clear()
+        self._bytes = 0
 
     async def take(self) -> pb.ClientBatch:
         """The next batch, when there is one."""
@@ -60,9 +69,14 @@ class Outbox:
             await self._wake.wait()
         cap = self._cap
         requests = self._requests[:cap]
-        sizes = list(accumulate(request.ByteSize() for request in requests))
-        if sizes and sizes[-1] > self._most_bytes:
+        if self._bytes > self._most_bytes:
+            sizes = list(accumulate(request.ByteSize() for request in requests))
             del requests[max(1, sum(size <= self._most_bytes for size in sizes)) :]
+            self._bytes -= sizes[len(requests) - 1] if requests else 0
+        elif len(requests) == len(self._requests):
+            self._bytes = 0
+        else:
+            self._bytes -= sum(request.ByteSize() for request in requests)
         batch = pb.ClientBatch(
             requests=requests,
             reported_xids=self._reported[0][:cap],

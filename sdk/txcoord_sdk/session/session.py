@@ -90,6 +90,8 @@ class Session:
         self._epoch = 0
         self._commit_seq = 0
         self._most_bytes = 4 << 20
+        self._now = 0.0
+        """Seconds that it has waited for answers, to half a second."""
         self._welcomed = False
         self._closed = False
         self.connected = asyncio.Event()
@@ -104,7 +106,10 @@ class Session:
             beginning.waiting.append(lambda: self.begin(beginning, sink))
         else:
             beginning.waiting = []
-            self._with_branch_id(lambda: self._begin(beginning, sink), sink, beginning)
+            if self._branch_ids.available:
+                self._begin(beginning, sink)
+            else:
+                self._need_branch_id(lambda: self._begin(beginning, sink), sink, beginning)
 
     def _begin(self, beginning: Beginning, sink: Sink) -> None:
         request = self._request()
@@ -115,11 +120,14 @@ class Session:
         """Register a branch, beginning the transaction with it if it has no XID yet; the sink hears the branch id."""
         if beginning.waiting is not None:
             beginning.waiting.append(lambda: self.register(beginning, registration, sink))
-        elif beginning.xid:
-            self._with_branch_id(lambda: self._register(beginning, registration, sink), sink, None)
+            return
+        begins = None if beginning.xid else beginning
+        if begins is not None:
+            begins.waiting = []
+        if self._branch_ids.available:
+            self._register(beginning, registration, sink)
         else:
-            beginning.waiting = []
-            self._with_branch_id(lambda: self._register(beginning, registration, sink), sink, beginning)
+            self._need_branch_id(lambda: self._register(beginning, registration, sink), sink, begins)
 
     def _register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
         branch_id = self._branch_ids.take()
@@ -347,29 +355,29 @@ class Session:
     def _ask(
         self, request: pb.Request, sink: Sink, value: object = None, beginning: Beginning | None = None, longer: float = 0.0
     ) -> None:
-        asked = Pending(request, sink, self._config.failover_wait + _SERVER_WAIT + longer, value, beginning)
+        expires = self._now + self._config.failover_wait + _SERVER_WAIT + longer
+        asked = Pending(request, sink, expires, value, beginning)
         if self._closed:
             self._fail(asked, closed())
         elif (size := request.ByteSize()) > self._most_bytes // 2:
             self._fail(asked, too_large(size, self._most_bytes // 2))
         else:
-            asked.expires += asyncio.get_running_loop().time()
             self._pending[request.id] = asked
             if self._welcomed:
-                self.outbox.request(request)
+                self.outbox.request(request, size)
 
-    def _with_branch_id(self, act: Callable[[], None], sink: Sink, beginning: Beginning | None) -> None:
-        """Do `act`, which begins `beginning` if that is given, when there is a branch id to take."""
+    def _need_branch_id(self, act: Callable[[], None], sink: Sink, begins: Beginning | None) -> None:
+        """Do `act`, which begins `begins` if that is given, when there is a branch id to take."""
 
         def fail(error: BaseException) -> None:
             sink(None, error)
-            if beginning is not None:
-                _go_on(beginning)
+            if begins is not None:
+                _go_on(begins)
 
         if self._closed:
             fail(closed())
         else:
-            self._branch_ids.when_available(Need(act, fail, asyncio.get_running_loop().time() + self._config.failover_wait))
+            self._branch_ids.when_available(Need(act, fail, self._now + self._config.failover_wait))
 
     def _allocate(self) -> None:
         if not self._allocating and self._welcomed:
@@ -383,13 +391,17 @@ class Session:
     async def _expire(self) -> None:
         """Fail requests that have waited too long."""
         loop = asyncio.get_running_loop()
+        before = loop.time()
         while True:
             await asyncio.sleep(_EXPIRY_PERIOD)
+            # What is past is counted, not read: a process that stood still has not waited for anybody meanwhile.
             now = loop.time()
-            for asked in [asked for asked in self._pending.values() if asked.expires <= now]:
+            self._now += min(now - before, 2 * _EXPIRY_PERIOD)
+            before = now
+            for asked in [asked for asked in self._pending.values() if asked.expires <= self._now]:
                 del self._pending[asked.request.id]
                 self._fail(asked, unreachable())
-            self._branch_ids.fail(unreachable, now)
+            self._branch_ids.fail(unreachable, self._now)
 
     def _fail_all(self, error: TxcoordError) -> None:
         pending, self._pending = self._pending, {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -33,11 +31,16 @@ def current_branch() -> TccBranch | None:
     return _branch.get()
 
 
-@contextmanager
-def within(branch: TccBranch) -> Iterator[None]:
-    """Run with `branch` as the current one."""
-    token = _branch.set(branch)
-    try:
-        yield
-    finally:
-        _branch.reset(token)
+class within:
+    """A block with `branch` as the current one."""
+
+    __slots__ = ("_branch", "_token")
+
+    def __init__(self, branch: TccBranch) -> None:
+        self._branch = branch
+
+    def __enter__(self) -> None:
+        self._token = _branch.set(self._branch)
+
+    def __exit__(self, *_: object) -> None:
+        _branch.reset(self._token)

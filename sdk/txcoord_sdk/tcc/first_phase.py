@@ -38,9 +38,6 @@ Work: TypeAlias = Callable[[Connection], Any]
 class FirstPhase(Protocol):
     """How one world does what differs; each result may be awaitable."""
 
-    def register(self, transaction: GlobalTransaction, registration: Registration) -> Any:
-        """Register the branch; gives its id."""
-
     def prepare(self, database: Database) -> Any:
         """Get the database ready; gives its identity."""
 
@@ -100,7 +97,7 @@ class Call:
             database_id = database.id or (yield Invoke(lambda: doors.prepare(database)))
         resource = action.resource(self.client.service, database_id)
         registration = Registration(BranchType.TCC, resource, arguments=encoded)
-        branch_id = yield Invoke(lambda: doors.register(transaction, registration))
+        branch_id = yield from transaction.register_steps(registration)
         branch = TccBranch(transaction.known_xid, branch_id, resource)
         if database is None:
             return (yield from self._outside(transaction, branch))
@@ -195,10 +192,6 @@ class Call:
 class Doors:
     """Synchronous code."""
 
-    def register(self, transaction: GlobalTransaction, registration: Registration) -> int:
-        """See `FirstPhase.register`."""
-        return transaction.register(registration)
-
     def prepare(self, database: Database) -> str:
         """See `FirstPhase.prepare`."""
         return database.prepare()
@@ -233,10 +226,6 @@ class Doors:
 
 class AsyncDoors:
     """Coroutines."""
-
-    def register(self, transaction: GlobalTransaction, registration: Registration) -> Any:
-        """See `FirstPhase.register`."""
-        return transaction.aregister(registration)
 
     def prepare(self, database: Database) -> Any:
         """See `FirstPhase.prepare`."""

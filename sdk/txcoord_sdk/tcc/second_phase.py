@@ -47,36 +47,40 @@ class TccParticipant:
         if self.is_async:
             return self._asettle(command, branch)
         if self._database is None:
-            drive(self._steps(command, branch))
+            part, arguments = self._part(command, branch)
+            with within(TccBranch(command.xid, branch.branch_id, command.resource)):
+                part.call(self._instance, arguments)
         else:
             Retrying(**after_transient_errors(self._database))(lambda: drive(self._steps(command, branch)))
         return None
 
     async def _asettle(self, command: Command, branch: BranchCommand) -> None:
-        async def once() -> None:
-            await adrive(self._steps(command, branch))
+        if self._database is not None:
+            retrying = AsyncRetrying(**after_transient_errors(self._database))
+            await retrying(self._once, command, branch)
+            return
+        part, arguments = self._part(command, branch)
+        with within(TccBranch(command.xid, branch.branch_id, command.resource)):
+            if part.is_async:
+                await part.call(self._instance, arguments)
+            else:  # the loop must go on
+                await asyncio.to_thread(part.call, self._instance, arguments)
 
-        if self._database is None:
-            await once()
-        else:
-            await AsyncRetrying(**after_transient_errors(self._database))(once)
+    async def _once(self, command: Command, branch: BranchCommand) -> None:
+        await adrive(self._steps(command, branch))
 
-    def _steps(self, command: Command, branch: BranchCommand) -> Steps[None]:
+    def _part(self, command: Command, branch: BranchCommand) -> tuple[TccSignature, dict[str, Any]]:
+        """Confirm or cancel, and what it is called with."""
         confirm, cancel = self._action.parts
         part = confirm if command.commit else cancel
-        arguments = self._action.plan.decode(branch.arguments, [n for n in part.carried if n in self._action.attempt.carried])
-        with within(TccBranch(command.xid, branch.branch_id, command.resource)):
-            if self._database is None:
-                yield from self._without_database(part, arguments)
-            else:
-                with self._database.reaching():
-                    yield from self._in_database(self._database, command, branch, part, arguments)
+        wanted = [name for name in part.carried if name in self._action.attempt.carried]
+        return part, self._action.plan.decode(branch.arguments, wanted)
 
-    def _without_database(self, part: TccSignature, arguments: dict[str, Any]) -> Steps[None]:
-        if self.is_async and not part.is_async:  # the loop must go on
-            yield Invoke(lambda: asyncio.to_thread(part.call, self._instance, arguments))
-        else:
-            yield Invoke(lambda: part.call(self._instance, arguments))
+    def _steps(self, command: Command, branch: BranchCommand) -> Steps[None]:
+        assert self._database is not None
+        part, arguments = self._part(command, branch)
+        with within(TccBranch(command.xid, branch.branch_id, command.resource)), self._database.reaching():
+            yield from self._in_database(self._database, command, branch, part, arguments)
 
     def _in_database(
         self, database: Database, command: Command, branch: BranchCommand, part: TccSignature, arguments: dict[str, Any]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import inspect
 import time
 from collections.abc import Callable, Generator
+from types import CoroutineType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from txcoord_sdk.mailbox import Mailbox, end_burst
@@ -61,12 +61,13 @@ def drive(steps: Steps[T]) -> T:
             return result
         value = failure = None
         try:
-            value = _perform(effect)
+            value = perform(effect)
         except BaseException as error:
             failure = error
 
 
-def _perform(effect: Effect) -> Any:
+def perform(effect: Effect) -> Any:
+    """Do what one step needs, by blocking this thread."""
     match effect:
         case Ask(start):
             future: concurrent.futures.Future[object] = concurrent.futures.Future()
@@ -101,17 +102,27 @@ async def adrive(steps: Steps[T]) -> T:
         try:
             if type(effect) is Invoke:
                 value = effect.call()
-                if inspect.isawaitable(value):
+                if type(value) is CoroutineType or hasattr(value, "__await__"):
                     value = await value
             elif type(effect) is Ask:
-                waiting = _Waiting(effect)
-                value = await waiting.answer()
-                late = waiting.cancelled or late
+                waiting = Waiting(asyncio.get_running_loop())
+                effect.start(waiting.sink)
+                late = await waiting.done(effect.to_the_end) or late
+                value, failure = waiting.answer or (None, late)
             else:
-                assert type(effect) is Pause
-                await asyncio.sleep(effect.seconds)
+                await _pause(effect, late)
+        except GeneratorExit:
+            steps.close()
+            raise
         except BaseException as error:
             failure = error
+
+
+async def _pause(effect: Effect, late: BaseException | None) -> None:
+    assert isinstance(effect, Pause)
+    if late is not None:
+        raise late  # nothing is tried again for a task that is cancelled
+    await asyncio.sleep(effect.seconds)
 
 
 _mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
@@ -127,50 +138,48 @@ def mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
     return mailbox
 
 
-class _Waiting:
-    """A task that waits for an answer."""
+class Waiting:
+    """A task that waits for an answer.
 
-    __slots__ = ("_answer", "_ask", "_future", "_loop", "cancelled")
+    Args:
+        loop: In which it runs.
+    """
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[None] = self._loop.create_future()
-        self._answer: tuple[object, BaseException | None] | None = None
-        self.cancelled: asyncio.CancelledError | None = None
+    __slots__ = ("_future", "_loop", "_mailbox", "answer")
 
-    async def answer(self) -> object:
-        self._ask.start(self._sink)
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._mailbox = mailbox_of(loop)
+        self._future: asyncio.Future[None] = loop.create_future()
+        self.answer: tuple[object, BaseException | None] | None = None
+
+    def sink(self, value: object, error: BaseException | None) -> None:
+        """Take the answer; from any thread."""
+        if asyncio._get_running_loop() is self._loop:
+            self._take(value, error)
+        else:
+            self._mailbox.post(self._take, value, error)
+
+    def _take(self, value: object, error: BaseException | None) -> None:
+        self.answer = (value, error)
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def done(self, to_the_end: bool) -> asyncio.CancelledError | None:
+        """Wait for the answer; returns the cancellation that it has outlasted.
+
+        Args:
+            to_the_end: Wait on for `PATIENCE` although the task is cancelled, maybe again and again.
+        """
         try:
             await self._future
         except asyncio.CancelledError as error:
-            if not self._ask.to_the_end:
+            if not to_the_end:
                 raise
-            self.cancelled = error
-            await self._outlast()
-        if self._answer is None:
-            assert self.cancelled is not None
-            raise self.cancelled
-        value, failure = self._answer
-        if failure is not None:
-            raise failure
-        return value
-
-    async def _outlast(self) -> None:
-        """The task is cancelled, maybe again and again: its transaction is ended all the same."""
-        until = self._loop.time() + PATIENCE
-        self._future = self._loop.create_future()
-        while self._answer is None and (left := until - self._loop.time()) > 0:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([self._future], timeout=left)
-
-    def _sink(self, value: object, error: BaseException | None) -> None:
-        if asyncio._get_running_loop() is self._loop:
-            self._answered(value, error)
-        else:
-            mailbox_of(self._loop).post(self._answered, value, error)
-
-    def _answered(self, value: object, error: BaseException | None) -> None:
-        self._answer = (value, error)
-        if not self._future.done():
-            self._future.set_result(None)
+            until = self._loop.time() + PATIENCE
+            self._future = self._loop.create_future()
+            while self.answer is None and (left := until - self._loop.time()) > 0:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([self._future], timeout=left)
+            return error
+        return None

@@ -104,8 +104,9 @@ def end_with_commit(options: Options, transaction: GlobalTransaction, unsaved: C
     if transaction.ended:
         return
     hooks = options.hooks
-    with entered(transaction):
-        yield from _hook(hooks.before_commit, transaction)
+    if hooks.before_commit is not None:
+        with entered(transaction):
+            yield from _hook(hooks.before_commit, transaction)
     try:
         if left := unsaved():
             raise LocalTransactionOpenError(

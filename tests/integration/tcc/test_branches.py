@@ -29,7 +29,7 @@ from txcoord_sdk.tcc.cleaning import purge
 from txcoord_sdk.tcc.decorator import Try
 from txcoord_sdk.tcc.first_phase import Call, Doors
 from txcoord_sdk.testing import wait_until
-from txcoord_sdk.transaction.effects import Invoke
+from txcoord_sdk.transaction.effects import perform
 
 from tests.integration.tcc.conftest import create_stock, fences, move, stock
 
@@ -191,12 +191,11 @@ def test_a_hanging_try_in_the_callers_session_has_no_effect(client: Client, engi
         value: Any = None
         while True:
             effect = steps.send(value)
-            assert isinstance(effect, Invoke)
             if isinstance(value, int):  # the branch id: registered, nothing written yet
                 key = (transaction.known_xid, value, reserve.action.resource(client.service, database.id))
                 database.run(lambda c: fence.cancelled(c, *key))  # noqa: B023 - called at once
             try:
-                value = effect.call()
+                value = perform(effect)
             except HangingTryError as error:
                 steps.throw(error)
 
