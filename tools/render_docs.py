@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import click
-import txcoord_sdk  # noqa: F401 - it defines further error codes
+import txcoord_sdk.tcc.decorator  # noqa: F401 - it defines further error codes
 from txcoord_proto import status
 from txcoord_proto.errors import known_codes
 from txcoord_rm.cli import main as agent_commands
