@@ -57,6 +57,10 @@ class ClientConfig:
             raise ConfigurationError(
                 "the client needs the name of its service, 1 to 100 characters: connect(..., service='order') or TXCOORD_SERVICE"
             )
+        if not self.addresses:
+            raise ConfigurationError(
+                "the client needs the address of a coordinator: connect('host:port', ...) or TXCOORD_ADDRESS"
+            )
         for address in self.addresses:
             host, _, port = address.rpartition(":")
             if not host or not port.isdigit():

@@ -43,5 +43,6 @@ class OutgoingCall:
 
 def _of(transaction: GlobalTransaction, xid: str) -> dict[str, str]:
     transaction.check_open()
+    transaction.check_deadline()
     left = int((transaction.deadline - time.monotonic()) * 1000)
     return {headers.XID: xid, headers.TIMEOUT: str(max(1, left))}

@@ -38,11 +38,12 @@ class BranchIds:
         self._ask = ask
         self._next = 0
         self._end = 0
+        self._half = 0
         self._needs: deque[Need] = deque()
 
     def granted(self, first: int, count: int) -> None:
         """Take a new block; what is left of the last one is dropped."""
-        self._next, self._end = first, first + count
+        self._next, self._end, self._half = first, first + count, first + count // 2
         while self._needs and self._next < self._end:
             self._needs.popleft().act()
 
@@ -60,7 +61,7 @@ class BranchIds:
         """The next id; the next block is asked for when half of this one is used."""
         taken = self._next
         self._next += 1
-        if self._end - self._next <= self.size // 2:
+        if self._next >= self._half:
             self._ask()
         return taken
 

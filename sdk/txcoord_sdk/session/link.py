@@ -122,8 +122,10 @@ class Link:
         stream: Stream | None = None
         healthy = False
         try:
-            stream = await asyncio.wait_for(self._transport.open(address), _DIAL_SECONDS)
-            first = await asyncio.wait_for(self._greet(stream), _DIAL_SECONDS)
+            async with asyncio.timeout(_DIAL_SECONDS):
+                stream = await self._transport.open(address)
+                await stream.write(self._peer.hello())
+                first = await stream.read()
             self._peer.welcomed(first)
             healthy = True
             log.info("connected to the coordinator at %s", address)
@@ -144,10 +146,6 @@ class Link:
             if stream is not None:
                 await stream.close()
         return healthy
-
-    async def _greet(self, stream: Stream) -> pb.ServerBatch:
-        await stream.write(self._peer.hello())
-        return await stream.read()
 
     async def _exchange(self, stream: Stream) -> None:
         writing = asyncio.ensure_future(self._write(stream))
