@@ -9,19 +9,20 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import Token
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, Unpack, cast, overload
 
 from txcoord_proto.errors import ConfigurationError
 
 from txcoord_sdk.context import current, enter, entered, leave
 from txcoord_sdk.transaction.effects import Steps, adrive, drive
-from txcoord_sdk.transaction.options import Hooks, Options, Propagation
+from txcoord_sdk.transaction.options import Options, Propagation, ScopeOptions
 from txcoord_sdk.transaction.template import end_with_commit, end_with_rollback, run_steps
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 from txcoord_sdk.transaction.unsaved import unsaved_session
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T", bound=GlobalTransaction | None)
 
 
 class Beginner(Protocol):
@@ -31,7 +32,7 @@ class Beginner(Protocol):
         """A transaction that this process decides."""
 
 
-class Scope:
+class Scope(Generic[T]):
     """A function's or block's part in global transactions; what `global_transaction(...)` returns.
 
     As a decorator it may be used for many calls at once; as a block (`with`, `async with`) once.
@@ -86,7 +87,7 @@ class Scope:
 
     # ------------------------------------------------------------ block
 
-    def __enter__(self) -> GlobalTransaction | None:
+    def __enter__(self) -> T:
         self.options.check_hooks(is_async=False)
         return self._enter()
 
@@ -94,7 +95,7 @@ class Scope:
         if (transaction := self._leave()) is not None:
             drive(self._end_steps(transaction, error))
 
-    async def __aenter__(self) -> GlobalTransaction | None:
+    async def __aenter__(self) -> T:
         return self._enter()
 
     async def __aexit__(
@@ -103,7 +104,7 @@ class Scope:
         if (transaction := self._leave()) is not None:
             await adrive(self._end_steps(transaction, error))
 
-    def _enter(self) -> GlobalTransaction | None:
+    def _enter(self) -> T:
         if self._token is not None:
             raise ConfigurationError("a block of global_transaction(...) is used once: make a new one for each `with`")
         options = self.options
@@ -114,7 +115,7 @@ class Scope:
             inner = self._client().new_transaction(options.name or "block", options.timeout, options.key, 0)
             self._transaction = inner
         self._token = enter(inner)
-        return inner
+        return cast(T, inner)
 
     def _leave(self) -> GlobalTransaction | None:
         """Out of the context; the transaction that this block has to end."""
@@ -181,6 +182,10 @@ def resume(transaction: GlobalTransaction) -> AbstractContextManager[None]:
     return entered(transaction)
 
 
+_Always: TypeAlias = Literal[Propagation.REQUIRED, Propagation.REQUIRES_NEW, Propagation.MANDATORY]
+"""There is a transaction in such a block, always."""
+
+
 class GlobalTransactionFactory:
     """What `global_transaction` is: a callable that makes scopes."""
 
@@ -191,33 +196,18 @@ class GlobalTransactionFactory:
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
 
     @overload
-    def __call__(
-        self,
-        /,
-        *,
-        name: str = "",
-        timeout: float = 60.0,
-        key: str = "",
-        propagation: Propagation = Propagation.REQUIRED,
-        rollback_for: tuple[type[BaseException], ...] = (),
-        no_rollback_for: tuple[type[BaseException], ...] = (),
-        retries: int = 0,
-        hooks: Hooks | None = None,
-    ) -> Scope: ...
+    def __call__(self, /, *, propagation: _Always = ..., **options: Unpack[ScopeOptions]) -> Scope[GlobalTransaction]: ...
+
+    @overload
+    def __call__(self, /, *, propagation: Propagation, **options: Unpack[ScopeOptions]) -> Scope[GlobalTransaction | None]: ...
 
     def __call__(
         self,
         function: Callable[..., Any] | None = None,
         /,
         *,
-        name: str = "",
-        timeout: float = 60.0,
-        key: str = "",
         propagation: Propagation = Propagation.REQUIRED,
-        rollback_for: tuple[type[BaseException], ...] = (),
-        no_rollback_for: tuple[type[BaseException], ...] = (),
-        retries: int = 0,
-        hooks: Hooks | None = None,
+        **options: Unpack[ScopeOptions],
     ) -> Any:
         """Make a function, or a block, a global transaction.
 
@@ -226,20 +216,13 @@ class GlobalTransactionFactory:
 
         Args:
             function: When used without parentheses.
-            name: For people; the function's name unless given.
-            timeout: Seconds until the coordinator rolls it back unless it is decided.
-            key: Business key; in a decorator a format string over the arguments, such as `order:{order_id}`.
             propagation: What happens where a global transaction exists already; see `Propagation`.
-            rollback_for: Exceptions that roll back although a base class of theirs is in `no_rollback_for`.
-            no_rollback_for: Exceptions after which it commits all the same.
-            retries: How often the function runs again after an error that is retryable.
-            hooks: Called around its end; see `Hooks`.
+            options: name, timeout, key, rollback_for, no_rollback_for, retries, hooks; see `ScopeOptions`.
 
         Raises:
             RolledBackError: From the call: it was rolled back instead of committed; the reason is in it.
             OutcomeUnknownError: From the call: no coordinator answered; it will be finished, ask for its status by XID.
             ConfigurationError: An option is outside its range.
         """
-        options = Options(name, timeout, key, propagation, rollback_for, no_rollback_for, retries, hooks or Hooks())
-        scope = Scope(options, self._client)
+        scope: Scope[Any] = Scope(Options(propagation=propagation, **options), self._client)
         return scope if function is None else scope(function)

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict
 
 from txcoord_proto.errors import ConfigurationError, NoTransactionError, TransactionExistsError
 
@@ -49,19 +50,31 @@ class Hooks:
     after_completion: Callable[[GlobalTransaction], object] | None = None
 
 
+class ScopeOptions(TypedDict, total=False):
+    """Options of `global_transaction` besides `propagation`."""
+
+    name: str
+    """For people; the function's name unless given."""
+    timeout: float
+    """Seconds until the coordinator rolls it back unless it is decided; 60 unless given."""
+    key: str
+    """Business key; in a decorator a format string over the arguments, such as `order:{order_id}`."""
+    rollback_for: tuple[type[BaseException], ...]
+    """Exceptions that roll back although a base class of theirs is in `no_rollback_for`."""
+    no_rollback_for: tuple[type[BaseException], ...]
+    """Exceptions after which it commits all the same, and raises them."""
+    retries: int
+    """How often the whole function runs again after an error that says it is retryable."""
+    hooks: Hooks
+    """Called around its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Of one decorated function or block.
+    """Of one decorated function or block; see `ScopeOptions` and `Propagation`.
 
-    Attributes:
-        name: For people; empty: the function's.
-        timeout: Seconds until it is rolled back unless decided.
-        key: Business key; in a decorator a format string over the arguments, `order:{order_id}`.
-        propagation: See `Propagation`.
-        rollback_for: Exceptions that roll back even where a base class of theirs is in `no_rollback_for`.
-        no_rollback_for: Exceptions after which it commits all the same, and raises them.
-        retries: How often the whole function runs again after an error that says it is retryable.
-        hooks: See `Hooks`.
+    Raises:
+        ConfigurationError: An option is outside its range.
     """
 
     name: str = ""

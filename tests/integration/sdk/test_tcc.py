@@ -104,12 +104,10 @@ def test_a_failed_try_leaves_nothing_and_may_be_caught(client: Client, engine: E
 def test_the_fence_joins_the_callers_session(client: Client, engine: Engine) -> None:
     client.bind(engine)
     reserve = action(client, session=True)
-    with client.global_transaction(name="block") as transaction:
-        assert transaction is not None
-        with Session(engine) as session, session.begin():
-            reserve(session, "a", 1)
-            with pytest.raises(Exception, match="cannot be committed while a local transaction"):
-                transaction.commit()
+    with client.global_transaction(name="block") as transaction, Session(engine) as session, session.begin():
+        reserve(session, "a", 1)
+        with pytest.raises(Exception, match="cannot be committed while a local transaction"):
+            transaction.commit()
     assert row(engine) == (9, 0, 1)
 
 
@@ -117,7 +115,6 @@ def test_the_callers_rollback_is_reported_and_the_rest_commits(client: Client, e
     client.bind(engine)
     reserve = action(client, session=True)
     with client.global_transaction(name="block") as transaction:
-        assert transaction is not None
         with Session(engine) as session:
             reserve(session, "a", 5)
             session.rollback()
@@ -152,13 +149,11 @@ def test_half_a_try_cannot_be_committed(client: Client, engine: Engine) -> None:
 def test_a_savepoint_ends_its_branch(client: Client, engine: Engine) -> None:
     client.bind(engine)
     reserve = action(client, session=True)
-    with client.global_transaction(name="block") as transaction:
-        assert transaction is not None
-        with Session(engine) as session, session.begin():
-            reserve(session, "a", 1)
-            inner = session.begin_nested()
-            reserve(session, "a", 5)
-            inner.rollback()
+    with client.global_transaction(name="block") as transaction, Session(engine) as session, session.begin():
+        reserve(session, "a", 1)
+        inner = session.begin_nested()
+        reserve(session, "a", 5)
+        inner.rollback()
     assert row(engine) == (9, 0, 1)
     assert sorted(b.status for b in client.status(transaction.known_xid).branches) == ["FAILED", "SETTLED"]
 
@@ -189,7 +184,6 @@ def test_a_restarted_process_without_traffic_finishes_second_phases(
     client.bind(engine)
     reserve = action(client)
     with client.global_transaction(name="block") as transaction:
-        assert transaction is not None
         reserve(sku="a", quantity=1)
         xid = transaction.known_xid
         client.close()  # as if the process had died before commit, and another came up
