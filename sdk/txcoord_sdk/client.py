@@ -308,7 +308,7 @@ class Client:
     def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "") -> None:
         """Report the end of a branch's phase one; kept until the coordinator has it. Dropped once the client is closed."""
         if (io := self._io) is not None:
-            io.post(io.session.report, xid, branch_id, result, error)
+            io.post(io.session.report, xid, branch_id, PhaseOne(result), error)
 
     def done(self, xid: str, branch_id: int) -> None:
         """Answer a command: its second phase is done."""
