@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.simulation.check import violations
 from tests.simulation.loop import SimLoop
 from tests.simulation.store import SimStore, StoreFaults
-from tests.simulation.world import STANDSTILLS, Profile, World, silence_logs
+from tests.simulation.world import STANDSTILLS, Profile, World, silent_logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,6 @@ def _fresh_store() -> bytes:
 
 def simulate(seed: int, profile: Profile | None = None) -> Outcome:
     """Run a seed."""
-    silence_logs()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     directory = Path(tempfile.mkdtemp(prefix="txcoord-sim-", dir=memory))
     (directory / "store.db").write_bytes(_fresh_store())
@@ -58,7 +57,8 @@ def simulate(seed: int, profile: Profile | None = None) -> Outcome:
     try:
         world = World(seed, directory, profile or (STANDSTILLS if seed % 4 == 3 else Profile()))
         started = world.loop.time()
-        history = world.run()
+        with silent_logs():
+            history = world.run()
         found = violations(directory, history)
         seconds = world.loop.time() - started
         world.loop.note(sorted(history.committed), sorted(history.rolled_back))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -491,7 +492,15 @@ class World:
         self.loop.keep(self.loop.create_task(work))
 
 
-def silence_logs() -> None:
+@contextmanager
+def silent_logs() -> Iterator[None]:
     """The simulated processes' warnings are expected."""
-    logging.getLogger("txcoord_sdk").setLevel(logging.CRITICAL)
-    logging.getLogger("txcoord_server").setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("txcoord_sdk", "txcoord_server")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before):
+            logger.setLevel(level)
