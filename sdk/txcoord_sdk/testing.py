@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -101,10 +102,15 @@ class CoordinatorProcess:
         process = self._process
         assert process is not None
         assert process.stdout is not None
-        for line in process.stdout:
-            if " listening on " in line:
-                return int(line.rsplit(":", 1)[1])
-        code = process.wait(_START_SECONDS)
+        impatience = threading.Timer(_START_SECONDS, process.kill)
+        impatience.start()
+        try:
+            for line in process.stdout:
+                if " listening on " in line:
+                    return int(line.rsplit(":", 1)[1])
+            code = process.wait()
+        finally:
+            impatience.cancel()
         raise RuntimeError(f"the coordinator did not start (exit code {code}):\n{self.log()}")
 
     def kill(self) -> None:

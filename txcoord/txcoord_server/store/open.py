@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import create_engine, event, make_url
@@ -57,6 +58,9 @@ def open_store(
     if backend == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise ConfigurationError("the store must be a file: sqlite:///txcoord.db")
+        folder = Path(parsed.database).absolute().parent
+        if not folder.is_dir():
+            raise ConfigurationError(f"the store's folder {folder} does not exist: make it, or name another with --store")
         engine = create_engine(parsed, connect_args={"timeout": 2.0, "check_same_thread": False})
         event.listen(engine, "connect", lambda raw, record: raw.execute("PRAGMA synchronous = FULL"))
         return SqlStore(engine, SqliteDialect(group, parsed.database), group, node, address, writer, reader)
