@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +16,7 @@ from pathlib import Path
 from tests.simulation.check import violations
 from tests.simulation.loop import SimLoop
 from tests.simulation.store import SimStore, StoreFaults
-from tests.simulation.world import STANDSTILLS, Profile, World, silent_logs
+from tests.simulation.world import STANDSTILLS, Profile, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,20 @@ class Outcome:
     faults: int
     steps: int
     seconds: float
+
+
+@contextmanager
+def silent_logs() -> Iterator[None]:
+    """The simulated processes' warnings are expected."""
+    loggers = [logging.getLogger(name) for name in ("txcoord_sdk", "txcoord_server")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before):
+            logger.setLevel(level)
 
 
 @cache

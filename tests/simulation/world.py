@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -490,17 +488,3 @@ class World:
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.keep(self.loop.create_task(work))
-
-
-@contextmanager
-def silent_logs() -> Iterator[None]:
-    """The simulated processes' warnings are expected."""
-    loggers = [logging.getLogger(name) for name in ("txcoord_sdk", "txcoord_server")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before):
-            logger.setLevel(level)
