@@ -47,7 +47,7 @@ class LockMachine(RuleBasedStateMachine):
             case Deadlock(victim, _, holder):
                 assert wait
                 assert holder is not transaction
-                circle = self.reachable(holder)
+                circle = self.reachable(holder, *(r.transaction for r in self.waiting if set(keys) & set(r.keys)))
                 assert transaction in circle
                 assert victim in circle
 
@@ -75,9 +75,9 @@ class LockMachine(RuleBasedStateMachine):
                 assert self.model.get(key, request.transaction) is request.transaction
                 self.model[key] = request.transaction
 
-    def reachable(self, start: Transaction) -> set[Transaction]:
-        """Everybody for whom `start` waits, directly or not, by holders and queues."""
-        found, pending = set[Transaction](), [start]
+    def reachable(self, *starts: Transaction) -> set[Transaction]:
+        """Everybody for whom `starts` wait, directly or not, by holders and queues."""
+        found, pending = set[Transaction](), list(starts)
         while pending:
             node = pending.pop()
             if node in found:
@@ -113,3 +113,26 @@ class LockMachine(RuleBasedStateMachine):
 
 LockMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestLocks = LockMachine.TestCase
+
+
+def test_a_transaction_that_waits_twice_for_a_key_gets_it_for_both() -> None:
+    table = LockTable()
+    first, second, third = (Transaction(f"x{n}", "n", Account("s"), n, 0) for n in range(3))
+    table.acquire(LockRequest(first, "r", ("k",)))
+    waiting = [LockRequest(t, "r", ("k",), 10) for t in (second, third, second)]
+    for request in waiting:
+        assert table.acquire(request) == Queued(request)
+    assert table.release(first, "r", ["k"]) == [waiting[0], waiting[2]]
+    assert table.waits(second) == []
+    assert table.release(second, "r", ["k"]) == [waiting[1]]
+
+
+def test_a_circle_through_somebody_ahead_in_the_queue() -> None:
+    table = LockTable()
+    first, second, third = (Transaction(f"x{n}", "n", Account("s"), n, 0) for n in range(3))
+    table.acquire(LockRequest(first, "r", ("a",)))
+    table.acquire(LockRequest(third, "r", ("b",)))
+    for key in ("a", "b"):
+        request = LockRequest(second, "r", (key,), 10)
+        assert table.acquire(request) == Queued(request)
+    assert table.acquire(LockRequest(third, "r", ("a",), 10)) == Deadlock(third, "a", first)

@@ -98,7 +98,7 @@ class LockTable:
         hopeless = request.holds_row_locks and holder.decision is Decision.ROLLBACK
         if hopeless or not request.until:
             return Conflict(key, holder)
-        victim = self._victim(request.transaction, holder)
+        victim = self._victim(request, key, holder)
         if victim is not None:
             return Deadlock(victim, key, holder)
         self._enqueue(request, key, holder)
@@ -193,11 +193,14 @@ class LockTable:
             del self._waiting[request.transaction]
 
     def _advance(self, resource: str, key: str) -> list[LockRequest]:
-        """Grant from the head of a queue for as long as the key is free."""
+        """Grant from the head of a queue for as long as the key is free, and then what else its new holder waits for there."""
         granted: list[LockRequest] = []
         place = (resource, key)
-        while (queue := self._queues.get(place)) and key not in self._held.get(resource, {}):
-            head = queue[0]
+        while queue := self._queues.get(place):
+            holder = self._held.get(resource, {}).get(key)
+            head = queue[0] if holder is None else self._own_wait(holder, place)
+            if head is None:
+                break
             blocked = self._blocked(head)
             self._leave(head, key)
             if blocked is None:
@@ -208,10 +211,21 @@ class LockTable:
                 self._enqueue(head, *blocked)
         return granted
 
-    def _victim(self, transaction: Transaction, holder: Transaction) -> Transaction | None:
-        """The youngest member of the circle that `transaction` waiting for `holder` would close, or None."""
-        came_from: dict[Transaction, Transaction] = {holder: transaction}
-        pending = [holder]
+    def _own_wait(self, holder: Transaction, place: tuple[str, str]) -> LockRequest | None:
+        """A request with which `holder` waits for a key that has become its own."""
+        waiting = self._waiting.get(holder, ())
+        return next((r for r in waiting if r.waits_for is not None and (r.resource, r.waits_for[0]) == place), None)
+
+    def _victim(self, request: LockRequest, key: str, holder: Transaction) -> Transaction | None:
+        """The youngest member of the circle that `request` would close by waiting for `key`, or None.
+
+        It waits for the holder and for everybody in the queue; of these only those matter that wait elsewhere too.
+        """
+        transaction, waiting = request.transaction, self._waiting
+        queue = self._queues.get((request.resource, key), ())
+        pending = [holder, *(r.transaction for r in queue if len(waiting[r.transaction]) > 1)]
+        came_from: dict[Transaction, Transaction] = {t: transaction for t in pending if t is not transaction}
+        pending = list(came_from)
         while pending:
             node = pending.pop()
             if node is transaction:
