@@ -25,6 +25,7 @@ from txcoord_server.domain.limits import Limits
 from txcoord_server.domain.retry import Schedule
 from txcoord_server.domain.transitions import BRANCH_TRANSITIONS, GLOBAL_TRANSITIONS
 from txcoord_server.engine.retention import RetentionConfig
+from txcoord_server.metrics import METRICS, NAMED_RESOURCES, OTHERS
 from txcoord_server.serve import serve_command
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
@@ -95,6 +96,25 @@ def commands() -> str:
             inner = click.Context(command, info_name=f"{group.name} {name}", terminal_width=100, **command.context_settings)
             lines += [f"## {group.name} {name}", "", "```", command.get_help(inner), "```", ""]
     return "\n".join(lines)
+
+
+def metrics() -> str:
+    """The page of metrics."""
+    introduction = [
+        "# Metrics",
+        "",
+        "What `txcoord serve --metrics HOST:PORT` shows to Prometheus. Every node shows it, a standby too: what only a leader",
+        "has is 0 there, or absent. Counters count what this process did since its start.",
+        "[Monitor a coordinator](../how-to/monitor.md) says which to watch.",
+        "",
+    ]
+    rows = [(f"`{m.full_name}`", m.kind, ", ".join(f"`{label}`" for label in m.labels), m.text) for m in METRICS]
+    after = [
+        f"At most {NAMED_RESOURCES} resources are named, the busiest; the others are summed up as `{OTHERS}`. Beside these there",
+        "are `process_*`: memory, CPU seconds, open files and start time of the coordinator's process.",
+        "",
+    ]
+    return "\n".join([*introduction, *table(("metric", "type", "labels", "meaning"), rows), *after])
 
 
 # ---------------------------------------------------------------- options
@@ -229,7 +249,13 @@ def _flat(config: Any) -> dict[str, object]:
     }
 
 
-PAGES = {"states.md": states, "errors.md": errors, "commands.md": commands, "configuration.md": configuration}
+PAGES = {
+    "states.md": states,
+    "errors.md": errors,
+    "commands.md": commands,
+    "configuration.md": configuration,
+    "metrics.md": metrics,
+}
 
 
 def main() -> None:

@@ -58,7 +58,10 @@ def test_what_is_listened_on_is_exposed_and_advertised() -> None:
     exposed = re.search(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE)
     assert exposed is not None
     environment = OURS["coordinator"]["environment"]
-    assert environment["TXCOORD_LISTEN"].rsplit(":", 1)[1] in exposed[1].split()
+    for variable in ("TXCOORD_LISTEN", "TXCOORD_METRICS"):
+        port = environment[variable].rsplit(":", 1)[1]
+        assert port in exposed[1].split()
+        assert f"127.0.0.1:{port}:{port}" in OURS["coordinator"]["ports"]
     assert environment["TXCOORD_ADVERTISE"] == OURS["order"]["environment"]["TXCOORD_ADDRESS"]
 
 

@@ -17,6 +17,7 @@ from txcoord_server.config import ServerConfig
 from txcoord_server.engine.node import Node
 from txcoord_server.engine.ports import SystemClock, SystemRng
 from txcoord_server.engine.storage import Store
+from txcoord_server.metrics import MetricsServer
 from txcoord_server.rpc.auth import Authenticator
 from txcoord_server.rpc.server import Server
 from txcoord_server.store.open import open_store
@@ -73,6 +74,9 @@ class App:
         server = Server(node, self._authenticator, store.batch_cap)
         port = server.listen(server_address, self._credentials())
         store.address = config.advertise or f"{config.host}:{port}"
+        metrics = MetricsServer(node, config.metrics) if config.metrics else None
+        if metrics is not None:
+            log.info("metrics on %s", metrics.url)
         self._stop_on_signals(node)
         running = asyncio.ensure_future(node.run())
         watching = asyncio.ensure_future(self._watch(node, store, server))
@@ -89,6 +93,8 @@ class App:
             running.cancel()
             await server.stop(config.drain)
             await store.stop()
+            if metrics is not None:
+                metrics.close()
 
     # ------------------------------------------------------------ inside
 

@@ -9,6 +9,20 @@ import time
 _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
 
+class HumanFormatter(logging.Formatter):
+    """Time, level, the XID in brackets where the line is about a transaction, and the text, all on one line."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.formatMessage`."""
+        text = record.message.replace("\n", "\\n")  # texts of participants are quoted: they must not look like lines of ours
+        xid = getattr(record, "xid", "")
+        record.message = f"[{xid}] {text}" if xid else text
+        return super().formatMessage(record)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line; what was given as `extra` becomes a member."""
 
@@ -37,6 +51,6 @@ def configure_logging(form: str, level: str) -> None:
     if form == "json":
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        handler.setFormatter(HumanFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from txcoord_proto.errors import TxcoordError
+from txcoord_proto.status import GlobalStatus
 
 from txcoord_server.domain.answers import Answer, Refused, Ticket
 from txcoord_server.domain.effects import AbsentQuestion, Effects
 from txcoord_server.domain.locks import LockTable
-from txcoord_server.domain.session import Account, Transaction
+from txcoord_server.domain.session import Account, Branch, Transaction
+from txcoord_server.domain.transitions import GlobalEvent, next_global
 
 
 class Ledger:
@@ -19,6 +21,10 @@ class Ledger:
         self.by_begin_key: dict[int, Transaction] = {}
         self.locks = LockTable()
         self.accounts: dict[str, Account] = {}
+        self.unfinished = dict.fromkeys(GlobalStatus, 0)
+        """How many transactions are in which status."""
+        self.overdue: set[Branch] = set()
+        """Branches whose second phase has failed so often that somebody should look."""
 
     def take_effects(self) -> Effects:
         """Hand over what has gathered, for a group commit."""
@@ -35,13 +41,26 @@ class Ledger:
     def enter(self, transaction: Transaction) -> None:
         """Take a transaction into the books."""
         self.by_xid[transaction.xid] = transaction
+        self.unfinished[transaction.status] += 1
         transaction.account.unfinished += 1
         if transaction.begin_key:
             self.by_begin_key[transaction.begin_key] = transaction
 
+    def move(self, transaction: Transaction, event: GlobalEvent) -> None:
+        """Let an event change a transaction's status: the only place where one changes.
+
+        Raises:
+            ForbiddenTransitionError: The event cannot happen in its status.
+        """
+        status = next_global(transaction.status, event)
+        self.unfinished[transaction.status] -= 1
+        self.unfinished[status] += 1
+        transaction.status = status
+
     def leave(self, transaction: Transaction) -> None:
         """Drop a finished transaction from memory; its row stays for as long as retention says."""
         del self.by_xid[transaction.xid]
+        self.unfinished[transaction.status] -= 1
         transaction.account.unfinished -= 1
         if transaction.begin_key:
             self.by_begin_key.pop(transaction.begin_key, None)

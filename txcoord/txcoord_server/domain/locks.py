@@ -83,6 +83,8 @@ class LockTable:
         self._waiting: dict[Transaction, list[LockRequest]] = {}
         self.count = 0
         """Number of keys held."""
+        self.waiters = 0
+        """Number of requests that wait."""
 
     def acquire(self, request: LockRequest) -> LockOutcome:
         """Take all keys of `request`, or queue for the first that is not free, or say why not.
@@ -179,6 +181,7 @@ class LockTable:
         request.waits_for = (key, holder)
         self._queues.setdefault((request.resource, key), deque()).append(request)
         self._waiting.setdefault(request.transaction, []).append(request)
+        self.waiters += 1
 
     def _leave(self, request: LockRequest, key: str) -> None:
         place = (request.resource, key)
@@ -189,6 +192,7 @@ class LockTable:
         request.waits_for = None
         requests = self._waiting[request.transaction]
         requests.remove(request)
+        self.waiters -= 1
         if not requests:
             del self._waiting[request.transaction]
 

@@ -18,7 +18,7 @@ from txcoord_server.domain.limits import MAX_ERROR
 from txcoord_server.domain.locks import LockRequest
 from txcoord_server.domain.session import Branch, Transaction, Waiter
 from txcoord_server.domain.timers import Timers
-from txcoord_server.domain.transitions import ENDED_BRANCH, BranchEvent, GlobalEvent, next_branch, next_global
+from txcoord_server.domain.transitions import ENDED_BRANCH, BranchEvent, GlobalEvent, next_branch
 
 _WAITED_FOR = frozenset({BranchType.XA, BranchType.TCC})
 
@@ -49,6 +49,10 @@ class Settler:
         branch.next_try_at = next_try_at
         self._ledger.effects.branches[branch] = None
 
+    def overdue(self, branch: Branch) -> None:
+        """The branch has failed so often that it is shown as overdue until it has settled or is parked."""
+        self._ledger.overdue.add(branch)
+
     def park(self, branch: Branch, code: str, error: str) -> None:
         """The branch needs a person; the others go on."""
         transaction = branch.transaction
@@ -56,9 +60,10 @@ class Settler:
         branch.error_code = code
         branch.error = error[:MAX_ERROR]
         branch.next_try_at = 0
-        transaction.status = next_global(transaction.status, GlobalEvent.PARK)
+        self._ledger.move(transaction, GlobalEvent.PARK)
         transaction.once_parked = True
         transaction.version += 1
+        self._ledger.overdue.discard(branch)
         self._ledger.effects.branches[branch] = None
         self._ledger.effects.transactions[transaction] = None
         self._tell_settled(transaction)
@@ -120,7 +125,7 @@ class Settler:
         """Nothing is expected of any branch: the transaction is over."""
         committed = transaction.decision is Decision.COMMIT
         event = GlobalEvent.ALL_COMMITTED if committed else GlobalEvent.ALL_ROLLED_BACK
-        transaction.status = next_global(transaction.status, event)
+        self._ledger.move(transaction, event)
         transaction.settled_at = now
         transaction.version += 1
         self._ledger.effects.transactions[transaction] = None
@@ -168,6 +173,7 @@ class Settler:
         branch.settled_at = now
         branch.next_try_at = 0
         transaction.open -= 1
+        self._ledger.overdue.discard(branch)
         self._ledger.effects.branches[branch] = None
         if branch.lock_keys and not (branch.type is BranchType.AT and transaction.decision is Decision.COMMIT):
             self._release(transaction, branch.resource, now)
@@ -183,7 +189,7 @@ class Settler:
         if transaction.status is GlobalStatus.PARKED and not parked:
             committed = transaction.decision is Decision.COMMIT
             event = GlobalEvent.RESUME_COMMIT if committed else GlobalEvent.RESUME_ROLLBACK
-            transaction.status = next_global(transaction.status, event)
+            self._ledger.move(transaction, event)
             self._ledger.effects.transactions[transaction] = None
 
     def _release(self, transaction: Transaction, resource: str, now: int) -> None:

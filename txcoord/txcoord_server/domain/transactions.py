@@ -45,7 +45,7 @@ from txcoord_server.domain.locks import Conflict, Deadlock, Granted, LockRequest
 from txcoord_server.domain.session import Account, Branch, Transaction, Waiter
 from txcoord_server.domain.settlement import Settler
 from txcoord_server.domain.timers import Timers
-from txcoord_server.domain.transitions import BranchEvent, GlobalEvent, next_branch, next_global
+from txcoord_server.domain.transitions import BranchEvent, GlobalEvent, next_branch
 
 _REPORT_EVENTS = {
     PhaseOne.DONE: BranchEvent.REPORT_DONE,
@@ -424,7 +424,7 @@ class Transactions:
         """
         commit = decision is Decision.COMMIT
         event = GlobalEvent.DECIDE_COMMIT if commit else GlobalEvent.DECIDE_ROLLBACK
-        transaction.status = next_global(transaction.status, event)
+        self.ledger.move(transaction, event)
         transaction.decision = decision
         transaction.reason = reason
         transaction.decided_at = now

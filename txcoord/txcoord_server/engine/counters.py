@@ -33,13 +33,17 @@ class Counters:
     """Everything that only grows, over all epochs of this process."""
 
     def __init__(self) -> None:
-        self.decisions: dict[tuple[str, str], int] = {}
+        self.decisions: dict[tuple[str, ...], int] = {}
         """By decision and reason."""
+        self.begun = 0
         self.branches = 0
+        self.retries = 0
+        """Tries of second phases that were not the first."""
         self.commits = 0
         self.commit_seconds = Histogram(SECONDS)
         self.commit_rows = Histogram(tuple(float(s) for s in SIZES))
         self.purged = 0
+        """XIDs whose outcome retention has given up."""
         self.store_failures = 0
         self.fenced = 0
         self.unknown_commits = 0
@@ -50,6 +54,8 @@ class Counters:
         self.commits += 1
         self.branches += len(write.new_branches)
         self.purged += len(write.purge_xids)
+        if write.purge_range is not None:
+            self.purged += len(write.purge_range)
         self.commit_seconds.add(seconds)
         self.commit_rows.add(
             len(write.new_globals) + len(write.new_branches) + len(write.changed_globals) + len(write.changed_branches)

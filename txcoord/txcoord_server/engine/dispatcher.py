@@ -9,19 +9,23 @@ branch that fails by itself backs off alone and holds nobody up.
 from __future__ import annotations
 
 import heapq
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from txcoord_proto.status import CommandResult, Decision
+from txcoord_proto.status import BranchStatus, CommandResult, Decision
 
 from txcoord_server.domain.retry import Schedule
 from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.settlement import Settler
 from txcoord_server.domain.transitions import ENDED_BRANCH
 from txcoord_server.engine.connection import Connection, Work
+from txcoord_server.engine.counters import Counters
 from txcoord_server.engine.ports import Rng
+
+log = logging.getLogger(__name__)
 
 _BURST = 100
 
@@ -46,17 +50,24 @@ class DispatchConfig:
 class Resource:
     """Who serves a resource and what waits for it."""
 
-    __slots__ = ("connections", "delayed", "name", "next_try", "ready", "turn", "unavailable")
+    __slots__ = ("connections", "delayed", "in_flight", "name", "next_try", "ready", "turn", "unavailable")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.connections: list[Connection] = []
+        self.in_flight = 0
+        """Commands sent and not answered."""
         self.ready: deque[Work] = deque()
         self.delayed: list[tuple[int, int, Work]] = []
         self.turn = 0
         self.unavailable = False
         self.next_try = 0
         """Before this no repeated try is sent."""
+
+    @property
+    def waiting(self) -> int:
+        """Commands that are due or wait for their next try."""
+        return len(self.ready) + len(self.delayed)
 
 
 class Dispatcher:
@@ -67,18 +78,18 @@ class Dispatcher:
         config: Limits and times.
         rng: For jitter.
         now: The store's clock, milliseconds since 1970.
+        counters: Counts for metrics.
     """
 
-    def __init__(self, settler: Settler, config: DispatchConfig, rng: Rng, now: Callable[[], int]) -> None:
+    def __init__(self, settler: Settler, config: DispatchConfig, rng: Rng, now: Callable[[], int], counters: Counters) -> None:
         self._settler = settler
         self._config = config
         self._rng = rng
         self._now = now
         self._pause = 1000 // config.probes
         self._order = count()
+        self._counters = counters
         self.resources: dict[str, Resource] = {}
-        self.retries = 0
-        """Tries that were not the first, in all."""
 
     # ------------------------------------------------------------ processes
 
@@ -98,7 +109,9 @@ class Dispatcher:
             self.resources[name].connections.remove(connection)
         for work in reversed(connection.in_flight):
             work.connection = None
-            self._resource(work.resource).ready.appendleft(work)
+            resource = self._resource(work.resource)
+            resource.in_flight -= 1
+            resource.ready.appendleft(work)
         connection.in_flight.clear()
         for name in connection.resources:
             self._pump(self.resources[name])
@@ -150,12 +163,25 @@ class Dispatcher:
         resource = self._answered(branch)
         if resource is None:
             return
+        xid = {"xid": branch.transaction.xid}
         if result is CommandResult.PARK:
+            log.error("branch %d on %s is parked, a person is needed: %s: %s", branch.id, resource.name, code, error, extra=xid)
             self._settler.park(branch, code, error)
+        elif result is CommandResult.UNAVAILABLE:
+            if not resource.unavailable:
+                log.warning("%s is unavailable and is probed: %s: %s", resource.name, code, error, extra=xid)
+            resource.unavailable = True
+            self._back_off(resource, branch, code, error)
         else:
-            resource.unavailable = resource.unavailable or result is CommandResult.UNAVAILABLE
             self._back_off(resource, branch, code, error)
         self._pump(resource)
+
+    def look_for_overdue(self, transaction: Transaction) -> None:
+        """A decided transaction was loaded from the store: some of its branches may have failed too often already."""
+        alarm = self._config.schedule.alarm
+        for branch in transaction.branches:
+            if branch.attempts >= alarm and branch.status not in ENDED_BRANCH and branch.status is not BranchStatus.PARKED:
+                self._settler.overdue(branch)
 
     def tick(self) -> None:
         """Send what has become due, and send again what nobody answered."""
@@ -165,11 +191,6 @@ class Dispatcher:
         for resource in self.resources.values():
             if resource.delayed or resource.ready:
                 self._pump(resource)
-
-    def waiting(self, resource: Resource) -> int:
-        """Branches whose second phase waits to be sent."""
-        works = [*resource.ready, *(work for _, _, work in resource.delayed)]
-        return sum(len(work.branches) for work in works)
 
     # ------------------------------------------------------------ inside
 
@@ -186,13 +207,24 @@ class Dispatcher:
             return None
         branch.work = None
         work.branches.remove(branch)
+        resource = self.resources[work.resource]
         if not work.branches and work.connection is not None:
-            work.connection.in_flight.pop(work, None)
-        return self.resources[work.resource]
+            del work.connection.in_flight[work]
+            resource.in_flight -= 1
+        return resource
 
     def _back_off(self, resource: Resource, branch: Branch, code: str, error: str) -> None:
-        due = self._now() + self._config.schedule.delay(branch.attempts, self._rng.random())
+        schedule = self._config.schedule
+        due = self._now() + schedule.delay(branch.attempts, self._rng.random())
+        # The first failure and the one that makes it overdue are worth a line each, the others are as many as there are tries.
+        level = logging.WARNING if branch.attempts in (1, schedule.alarm) and not resource.unavailable else logging.DEBUG
+        log.log(
+            level, "second phase of branch %d on %s failed %d times, last with %s: %s", branch.id, resource.name,
+            branch.attempts, code, error, extra={"xid": branch.transaction.xid},
+        )  # fmt: skip
         self._settler.failed(branch, code, error, due)
+        if branch.attempts >= schedule.alarm:
+            self._settler.overdue(branch)
         branch.work = work = Work(branch.transaction, branch.resource, [branch])
         heapq.heappush(resource.delayed, (due, next(self._order), work))
 
@@ -200,6 +232,7 @@ class Dispatcher:
         """A process came, or the first success after a failure: everything that waits is due."""
         if resource.unavailable:
             resource.unavailable = False
+            log.info("%s is available again, %d second phases wait for it", resource.name, resource.waiting)
             resource.ready.extend(work for _, _, work in sorted(resource.delayed))
             resource.delayed.clear()
         self._pump(resource)
@@ -264,7 +297,7 @@ class Dispatcher:
         now = self._now()
         for branch in work.branches:
             if branch.attempts:
-                self.retries += 1
+                self._counters.retries += 1
             branch.attempts += 1
             branch.executor = connection.name
             branch.next_try_at = 0
@@ -272,6 +305,7 @@ class Dispatcher:
                 branch.first_command_at = now
         work.connection = connection
         work.sent_at = now
+        self.resources[work.resource].in_flight += 1
         connection.in_flight[work] = None
         connection.command(work)
 
@@ -285,6 +319,7 @@ class Dispatcher:
             del connection.in_flight[work]
             work.connection = None
             resource = self._resource(work.resource)
+            resource.in_flight -= 1
             for branch in list(work.branches):
                 work.branches.remove(branch)
                 self._back_off(resource, branch, "NO_ANSWER", f"{connection.name} did not answer in time")

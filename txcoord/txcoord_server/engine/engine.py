@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from txcoord_proto.errors import StoreUnavailableError, TxcoordError, UnknownXidError
-from txcoord_proto.status import CommandResult, GlobalStatus
+from txcoord_proto.status import CommandResult, GlobalStatus, Reason
 
 from txcoord_server.domain.absent import History, answer_absent
 from txcoord_server.domain.answers import OK, Answer, Recipient
 from txcoord_server.domain.effects import Effects, StoredOutcome
 from txcoord_server.domain.limits import Limits
-from txcoord_server.domain.session import Branch
+from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.transactions import Transactions
 from txcoord_server.domain.transitions import ENDED_BRANCH
 from txcoord_server.domain.view import TransactionView, view
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 BRANCH_ID_BLOCK = 4_096
 BRANCH_ID_RESERVE = 1_000_000
+_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Engine:
         self.counters = counters
         self.transactions = Transactions(config.group, lease.epoch, config.limits)
         self.ledger = self.transactions.ledger
-        self.dispatcher = Dispatcher(self.transactions.settler, config.dispatch, rng, self.now)
+        self.dispatcher = Dispatcher(self.transactions.settler, config.dispatch, rng, self.now, counters)
         self.connections: dict[Connection, None] = {}
         self.commit_seq = lease.commit_seq
         self.trouble = ""
@@ -105,6 +106,7 @@ class Engine:
         self._wanted = asyncio.Event()
         self._lazy: asyncio.TimerHandle | None = None
         self._last_commit = clock.monotonic()
+        self._begun_before = counters.begun
         self._stopping = False
 
     def look_at_clock(self) -> int:
@@ -123,6 +125,8 @@ class Engine:
         async for rows, branches in self._store.unfinished():
             for transaction in restore(self.ledger, rows, branches, self.lease.outage):
                 self.transactions.reenter(transaction)
+                if transaction.decision is not None:
+                    self.dispatcher.look_for_overdue(transaction)
 
     # ------------------------------------------------------------ connections
 
@@ -159,10 +163,6 @@ class Engine:
         """A participant could not do a second phase."""
         branch = self._commanded(connection, xid, branch_id)
         if branch is not None:
-            log.warning(
-                "%s: second phase of branch %d on %s: %s %s: %s", xid, branch_id, branch.resource, result, code, error,
-                extra={"xid": xid},
-            )  # fmt: skip
             self.dispatcher.failed(branch, result, code, error)
 
     def _commanded(self, connection: Recipient, xid: str, branch_id: int) -> Branch | None:
@@ -321,6 +321,7 @@ class Engine:
             self.counters.decided(transaction)
             if transaction.open:
                 dispatch(transaction)
+        _log_unasked(effects.decided)
         for transaction in effects.resumed:
             self.dispatcher.resume(transaction)
 
@@ -332,6 +333,7 @@ class Engine:
             await asyncio.sleep(self.config.tick / 1000)
             self.transactions.tick(self.look_at_clock())
             self.dispatcher.tick()
+            self.counters.begun = self._begun_before + self.transactions.sequence
             if self._clock.monotonic() - self._last_commit >= heartbeat:
                 self.ledger.effects.durable = True
             self.flush()
@@ -343,6 +345,21 @@ class Engine:
                 await self._retention.sweep(self._store, self.now())
             except TxcoordError as error:
                 log.warning("retention cannot look into the store, it will try again: %s", error)
+
+
+def _log_unasked(decided: Sequence[Transaction]) -> None:
+    """Tell of decisions that no initiator asked for; many at once are told by a few and their number."""
+    unasked = [t for t in decided if t.reason is not Reason.REQUESTED]
+    for transaction in unasked[:_LINES]:
+        expected = transaction.reason in (Reason.ROLLBACK_ONLY, Reason.DEADLOCK)
+        log.log(
+            logging.INFO if expected else logging.WARNING,
+            "decided %s, reason %s: %s of service %s, after %d ms with %d branches", transaction.decision, transaction.reason,
+            transaction.name, transaction.service, transaction.decided_at - transaction.begun_at, len(transaction.branches),
+            extra={"xid": transaction.xid},
+        )  # fmt: skip
+    if len(unasked) > _LINES:
+        log.warning("%d more transactions were decided without being asked for in the same moment", len(unasked) - _LINES)
 
 
 class _Fence:

@@ -74,7 +74,12 @@ class Node:
         self._stopping = False
         self._look = config.lease_ttl / 6000
 
-    # ------------------------------------------------------------ for the rpc layer
+    # ------------------------------------------------------------ for those who look
+
+    @property
+    def epoch_seen(self) -> int:
+        """The group's epoch as this node saw it when it last looked; 0: not yet."""
+        return self._seen.epoch if self._seen is not None else 0
 
     def require_engine(self) -> Engine:
         """The engine, if this node leads and its store takes commits.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from txcoord_proto.errors import TxcoordError
+from txcoord_proto.xid import Xid
 
 from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.domain.tokens import Token
@@ -62,6 +63,10 @@ class PurgeRange:
 
     first: str
     last: str
+
+    def __len__(self) -> int:
+        """XIDs in it, those that never had a row included."""
+        return Xid.parse(self.last).sequence - Xid.parse(self.first).sequence + 1
 
 
 @dataclass(slots=True)
