@@ -101,14 +101,30 @@ class LockMachine(RuleBasedStateMachine):
         for request in self.waiting:
             assert any(self.model.get(k, request.transaction) is not request.transaction for k in request.keys)
 
-    @invariant()
-    def no_circle_of_waiters(self) -> None:
-        blocked = {r.transaction: self.model.get(r.waits_for[0]) for r in self.waiting if r.waits_for}
-        for start in blocked:
-            node, steps = blocked.get(start), 0
-            while node is not None and steps <= len(blocked):
-                assert node is not start
-                node, steps = blocked.get(node), steps + 1
+    @rule()
+    def end_circles(self) -> None:
+        """As each tick does: the victims give way, and then nobody waits for himself."""
+        while victims := self.table.take_victims():
+            for request in [r for victim in victims for r in self.table.waits(victim)]:
+                if request in self.waiting:
+                    self.waiting.remove(request)
+                    self.granted(self.table.withdraw(request))
+        for start in {r.transaction for r in self.waiting}:
+            assert start not in self.waited_for_by(start)
+
+    def waited_for_by(self, start: Transaction) -> set[Transaction]:
+        """Everybody who has to leave before `start` moves: holders of the keys it waits for, and those queued before it."""
+        queues = {key: queue for _, key, _, queue in self.table.entries()}
+        found, pending = set[Transaction](), [start]
+        while pending:
+            node = pending.pop()
+            for request in (r for r in self.waiting if r.transaction is node):
+                assert request.key is not None
+                queue = queues[request.key]
+                ahead = {self.model[request.key], *queue[: queue.index(node)]} - found - {node}
+                found |= ahead
+                pending += ahead
+        return found
 
 
 LockMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

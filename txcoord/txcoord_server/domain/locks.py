@@ -54,7 +54,7 @@ LockOutcome: TypeAlias = "Granted | Conflict | Queued | Deadlock"
 class LockRequest:
     """Keys of one resource that a transaction asks for, granted together or not at all."""
 
-    __slots__ = ("holds_row_locks", "keys", "resource", "transaction", "until", "waits_for")
+    __slots__ = ("holds_row_locks", "key", "keys", "resource", "transaction", "until")
 
     def __init__(
         self,
@@ -71,7 +71,8 @@ class LockRequest:
         """When the wait ends, milliseconds by the store's clock; 0: no wait."""
         self.holds_row_locks = holds_row_locks
         """Whether its participant holds row locks in the database that it cannot give back."""
-        self.waits_for: tuple[str, Transaction] | None = None
+        self.key: str | None = None
+        """The first of its keys that is not free; None: it does not wait."""
 
 
 class LockTable:
@@ -81,6 +82,7 @@ class LockTable:
         self._held: dict[str, dict[str, Transaction]] = {}
         self._queues: dict[tuple[str, str], deque[LockRequest]] = {}
         self._waiting: dict[Transaction, list[LockRequest]] = {}
+        self._victims: dict[Transaction, None] = {}
         self.count = 0
         """Number of keys held."""
         self.waiters = 0
@@ -103,7 +105,7 @@ class LockTable:
         victim = self._victim(request, key, holder)
         if victim is not None:
             return Deadlock(victim, key, holder)
-        self._enqueue(request, key, holder)
+        self._enqueue(request, key)
         return Queued(request)
 
     def hold(self, transaction: Transaction, resource: str, keys: Iterable[str]) -> None:
@@ -132,15 +134,38 @@ class LockTable:
 
     def withdraw(self, request: LockRequest) -> list[LockRequest]:
         """End a wait (time-out, victim, connection lost); returns requests behind it that are granted thereby."""
-        if request.waits_for is None:
+        if request.key is None:
             return []
-        key = request.waits_for[0]
+        key = request.key
         self._leave(request, key)
         return self._advance(request.resource, key)
 
     def waits(self, transaction: Transaction) -> list[LockRequest]:
         """The requests with which `transaction` waits."""
         return list(self._waiting.get(transaction, ()))
+
+    def take_victims(self) -> list[Transaction]:
+        """The youngest members of circles that were closed by a waiter's going on to another of its keys."""
+        victims, self._victims = list(self._victims), {}
+        return [victim for victim in victims if victim in self._waiting]
+
+    def held_up(self, request: LockRequest) -> tuple[str, Transaction]:
+        """The key for which a waiting request waits, and who holds it now."""
+        assert request.key is not None
+        return request.key, self._held[request.resource][request.key]
+
+    def in_the_way_of(self, transaction: Transaction) -> list[LockRequest]:
+        """Requests that wait for `transaction` and hold row locks meanwhile, which its rollback may need."""
+        if not self._queues:
+            return []
+        keys = [(branch.resource, key) for branch in transaction.branches for key in branch.lock_keys]
+        return [
+            request
+            for resource, key in dict.fromkeys(keys)
+            if self._held.get(resource, {}).get(key) is transaction
+            for request in self._queues.get((resource, key), ())
+            if request.holds_row_locks
+        ]
 
     def free_for(self, transaction: Transaction | None, resource: str, keys: Iterable[str]) -> Transaction | None:
         """A holder of one of `keys` other than `transaction`, or None; takes nothing."""
@@ -177,8 +202,8 @@ class LockTable:
             held[key] = request.transaction
         self.count += len(held) - before
 
-    def _enqueue(self, request: LockRequest, key: str, holder: Transaction) -> None:
-        request.waits_for = (key, holder)
+    def _enqueue(self, request: LockRequest, key: str) -> None:
+        request.key = key
         self._queues.setdefault((request.resource, key), deque()).append(request)
         self._waiting.setdefault(request.transaction, []).append(request)
         self.waiters += 1
@@ -189,7 +214,7 @@ class LockTable:
         queue.remove(request)
         if not queue:
             del self._queues[place]
-        request.waits_for = None
+        request.key = None
         requests = self._waiting[request.transaction]
         requests.remove(request)
         self.waiters -= 1
@@ -212,7 +237,9 @@ class LockTable:
                 granted.append(head)
             else:
                 # It goes on waiting, for another of its keys; the one that came free is the next one's.
-                self._enqueue(head, *blocked)
+                if (victim := self._victim(head.transaction, blocked[1])) is not None:
+                    self._victims[victim] = None
+                self._enqueue(head, blocked[0])
         return granted
 
     def _own_wait(self, holder: Transaction, place: tuple[str, str]) -> LockRequest | None:
@@ -252,8 +279,8 @@ class LockTable:
 
     def _blockers(self, request: LockRequest) -> Iterator[Transaction]:
         """Everybody that has to leave before a waiting request moves: the holder of its key and those before it in the queue."""
-        assert request.waits_for is not None
-        key = request.waits_for[0]
+        key = request.key
+        assert key is not None
         holder = self._held.get(request.resource, {}).get(key)
         if holder is not None:
             yield holder

@@ -10,15 +10,11 @@ branch registers, with all its locks or not at all, only while its transaction i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from txcoord_proto.errors import (
     BranchMismatchError,
-    DeadlockError,
     InvalidArgumentError,
-    LockConflictError,
-    LockTimeoutError,
     NotActiveError,
     TooManyTransactionsError,
     TxcoordError,
@@ -41,7 +37,7 @@ from txcoord_server.domain.answers import OK, Answer, Begun, LockState, Reported
 from txcoord_server.domain.effects import AbsentQuestion
 from txcoord_server.domain.ledger import Ledger
 from txcoord_server.domain.limits import Limits
-from txcoord_server.domain.locks import Conflict, Deadlock, Granted, LockRequest, Queued
+from txcoord_server.domain.lock_waits import LockWaits, Registration
 from txcoord_server.domain.session import Account, Branch, Transaction, Waiter
 from txcoord_server.domain.settlement import Settler
 from txcoord_server.domain.timers import Timers
@@ -112,12 +108,12 @@ class Transactions:
     def __init__(self, group: str, epoch: int, limits: Limits) -> None:
         self.limits = limits
         self.ledger = Ledger()
-        self.settler = Settler(self.ledger, self._grant)
+        self.lock_waits = LockWaits(self.ledger, self._admit, self._refuse_registration, self._give_way)
+        self.settler = Settler(self.ledger, self.lock_waits.granted)
         self._prefix = epoch_prefix(group, epoch)
         self.sequence = 0
         """Of the XID that was minted last."""
         self._deadlines: Timers[Transaction] = Timers()
-        self._lock_waits: dict[LockRequest, tuple[Branch, Ticket]] = {}
 
     # ------------------------------------------------------------ begin
 
@@ -194,14 +190,20 @@ class Transactions:
         """Begin a transaction with its first branch; answered with Begun after the group commit, or refused."""
         try:
             transaction = self.begin(service, begin, now)
+        except TxcoordError as error:
+            self.ledger.refuse(ticket, error)
+            return
+        try:
             self._register(ticket, transaction, new, now, Begun(transaction.xid))
         except TxcoordError as error:
             self.ledger.refuse(ticket, error)
+            self._forget(transaction, new.id)
 
     def _register(self, ticket: Ticket, transaction: Transaction, new: NewBranch, now: int, answer: Answer) -> None:
         for known in transaction.branches:
             if known.id == new.id:
-                self._register_again(ticket, known, new, answer)
+                _check_same(known, new)
+                self.ledger.answer(ticket, answer)
                 return
         if transaction.status is not GlobalStatus.ACTIVE:
             raise NotActiveError(
@@ -216,25 +218,22 @@ class Transactions:
                 "every call has returned",
                 {"status": GlobalStatus.ROLLING_BACK, "reason": Reason.LATE_BRANCH},
             )
+        if self.lock_waits and (waiting := self.lock_waits.waiting(transaction, new.id)) is not None:
+            _check_same(waiting.branch, new)
+            waiting.ticket = ticket
+            return
         self._check_branch(transaction, new)
         branch = Branch(transaction, new.id, new.type, new.resource, new.lock_keys, new.arguments)
         branch.registered_at = now
         if new.done:
             branch.status = BranchStatus.DONE
             branch.reported_at = now
-        if new.lock_keys and not self._lock(ticket, branch, new, now):
-            return
-        self._admit(branch)
-        self.ledger.answer(ticket, answer)
-
-    def _register_again(self, ticket: Ticket, known: Branch, new: NewBranch, answer: Answer) -> None:
-        """The same registration sent twice, by a client that lost its stream: the same answer."""
-        if (known.resource, known.type, known.lock_keys) != (new.resource, new.type, new.lock_keys):
-            raise BranchMismatchError(
-                f"branch {new.id} of {known.transaction.xid} is registered for {known.resource}: take branch ids only from "
-                "the block that the coordinator granted to this process"
-            )
-        self.ledger.answer(ticket, answer)
+        registration = Registration(branch, ticket, answer)
+        if new.lock_keys:
+            wait = min(new.lock_wait, self.limits.lock_wait)
+            self.lock_waits.register(registration, wait, new.holds_row_locks, now)
+        else:
+            self._admit(registration)
 
     def _check_branch(self, transaction: Transaction, new: NewBranch) -> None:
         if not 0 < new.id <= bounds.MAX_BRANCH_ID:
@@ -260,7 +259,8 @@ class Transactions:
                 {"field": "branches"},
             )
 
-    def _admit(self, branch: Branch) -> None:
+    def _admit(self, registration: Registration) -> None:
+        branch = registration.branch
         transaction = branch.transaction
         transaction.branches.append(branch)
         transaction.open += 1
@@ -270,70 +270,22 @@ class Transactions:
         if transaction.stored_status is None:
             effects.transactions[transaction] = None
         effects.branches[branch] = None
+        self.ledger.answer(registration.ticket, registration.answer)
 
-    # ------------------------------------------------------------ global locks
+    def _refuse_registration(self, registration: Registration, error: TxcoordError) -> None:
+        self.ledger.refuse(registration.ticket, error)
+        self._forget(registration.branch.transaction, registration.branch.id)
 
-    def _lock(self, ticket: Ticket, branch: Branch, new: NewBranch, now: int) -> bool:
-        """Take the branch's locks; False when it has to wait and will be answered later."""
-        until = now + min(new.lock_wait, self.limits.lock_wait) if new.lock_wait else 0
-        request = LockRequest(branch.transaction, branch.resource, branch.lock_keys, until, new.holds_row_locks)
-        while True:
-            outcome = self.ledger.locks.acquire(request)
-            match outcome:
-                case Granted():
-                    return True
-                case Queued():
-                    self._lock_waits[request] = (branch, ticket)
-                    return False
-                case Conflict(key, holder):
-                    raise self._conflict(LockConflictError, branch, key, holder, "try again")
-                case Deadlock(victim, key, holder) if victim is branch.transaction:
-                    raise self._conflict(DeadlockError, branch, key, holder, "roll back and try the whole transaction again")
-                case Deadlock(victim):
-                    self._end_waits(victim, now)
+    def _forget(self, transaction: Transaction, branch_id: int) -> None:
+        """Drop a transaction that was begun within a registration which was refused: nobody has been told its XID."""
+        unused = transaction.status is GlobalStatus.ACTIVE and transaction.stored_status is None and not transaction.branches
+        if unused and transaction.begin_key == branch_id:
+            self._deadlines.remove(transaction.deadline_at, transaction)
+            self.ledger.leave(transaction)
 
-    def _end_waits(self, victim: Transaction, now: int) -> None:
-        """The victim of a deadlock: its waits are refused, and it is rolled back."""
-        for request in self.ledger.locks.waits(victim):
-            branch, ticket = self._lock_waits.pop(request)
-            self.ledger.refuse(
-                ticket, self._wait_over(DeadlockError, request, branch, "roll back and try the whole transaction again")
-            )
-            self._grant(self.ledger.locks.withdraw(request), now)
-        if victim.status is GlobalStatus.ACTIVE:
+    def _give_way(self, victim: Transaction, now: int) -> None:
+        if victim.status is GlobalStatus.ACTIVE and victim.xid in self.ledger.by_xid:
             self.decide(victim, Decision.ROLLBACK, Reason.DEADLOCK, now)
-
-    def _grant(self, requests: Iterable[LockRequest], now: int) -> None:
-        """Requests that have just been given all their keys: their registrations go on where they stopped."""
-        for request in requests:
-            branch, ticket = self._lock_waits.pop(request)
-            transaction = branch.transaction
-            if transaction.status is not GlobalStatus.ACTIVE or transaction.commit_wait:
-                self.ledger.refuse(
-                    ticket, NotActiveError(f"{transaction.xid} was decided while a branch waited for a global lock")
-                )
-                self._grant(self.ledger.locks.release(transaction, branch.resource, branch.lock_keys), now)
-                continue
-            self._admit(branch)
-            self.ledger.answer(ticket, OK)
-
-    def query_locks(self, ticket: Ticket, resource: str, keys: tuple[str, ...], xid: str) -> None:
-        """Whether `keys` are free for the transaction `xid`; answered after a group commit, since somebody acts on it."""
-        holder = self.ledger.locks.free_for(self.ledger.by_xid.get(xid), resource, keys)
-        self.ledger.answer(ticket, LockState(holder.xid if holder is not None else ""))
-
-    def _wait_over(self, kind: type[LockConflictError], request: LockRequest, branch: Branch, advice: str) -> TxcoordError:
-        assert request.waits_for is not None
-        return self._conflict(kind, branch, *request.waits_for, advice)
-
-    def _conflict(
-        self, kind: type[LockConflictError], branch: Branch, key: str, holder: Transaction, advice: str
-    ) -> LockConflictError:
-        return kind(
-            f"{branch.transaction.xid} cannot lock {key!r} of {branch.resource}: {holder.xid} ({holder.name}, {holder.status}) "
-            f"holds it; {advice}",
-            {"key": key, "resource": branch.resource, "holder": holder.xid, "holder_status": holder.status},
-        )
 
     # ------------------------------------------------------------ phase-one reports
 
@@ -372,6 +324,8 @@ class Transactions:
         self.settler.wait_for(transaction, Waiter(ticket, Decision.COMMIT, wait, now + self.limits.commit_wait))
         if transaction.status is not GlobalStatus.ACTIVE:
             self.settler.tell_decided(transaction)
+        elif self.ledger.locks.waits(transaction):
+            self.decide(transaction, Decision.ROLLBACK, Reason.LATE_BRANCH, now)
         elif not transaction.unreported:
             self.decide(transaction, Decision.COMMIT, Reason.REQUESTED, now)
         elif not transaction.commit_wait:
@@ -438,6 +392,8 @@ class Transactions:
         effects.transactions[transaction] = None
         effects.decided.append(transaction)
         effects.durable = True
+        if self.lock_waits:
+            self.lock_waits.decided(transaction, now)
         self.settler.release_decided(transaction, now)
         if not transaction.open:
             self.settler.finish(transaction, now)
@@ -450,22 +406,25 @@ class Transactions:
         for transaction in self._deadlines.due(now):
             if transaction.status is GlobalStatus.ACTIVE:
                 self._overdue(transaction, now)
-        if self._lock_waits:
-            for request in self.ledger.locks.expired(now):
-                branch, ticket = self._lock_waits.pop(request)
-                self.ledger.refuse(ticket, self._wait_over(LockTimeoutError, request, branch, "try again later"))
-                self._grant(self.ledger.locks.withdraw(request), now)
+        if self.lock_waits:
+            self.lock_waits.tick(now)
         self.settler.tick(now)
 
     def _overdue(self, transaction: Transaction, now: int) -> None:
         waited = transaction.commit_wait and transaction.commit_wait <= now
         reason = Reason.BRANCH_UNFINISHED if waited else Reason.TIMEOUT
-        if reason is Reason.TIMEOUT and transaction.stored_status is None and not transaction.branches:
+        unused = transaction.stored_status is None and not transaction.branches and not self.ledger.locks.waits(transaction)
+        if reason is Reason.TIMEOUT and unused:
             self.ledger.leave(transaction)  # it never had a row: an XID without one is taken as rolled back
             return
         self.decide(transaction, Decision.ROLLBACK, reason, now)
 
-    # ------------------------------------------------------------ questions and answers
+    # ------------------------------------------------------------ questions
+
+    def query_locks(self, ticket: Ticket, resource: str, keys: tuple[str, ...], xid: str) -> None:
+        """Whether `keys` are free for the transaction `xid`; answered after a group commit, since somebody acts on it."""
+        holder = self.ledger.locks.free_for(self.ledger.by_xid.get(xid), resource, keys)
+        self.ledger.answer(ticket, LockState(holder.xid if holder is not None else ""))
 
     def settled(self, ticket: Ticket, xids: tuple[str, ...]) -> None:
         """Which of `xids` are finished with every settlement durable: memory only knows those that are not."""
@@ -474,6 +433,15 @@ class Transactions:
             self.ledger.answer(ticket, Settlements(tuple(k for k in known if k is not None)))
         else:
             self.ledger.ask_store(AbsentQuestion(ticket, "settled", xids, known))
+
+
+def _check_same(known: Branch, new: NewBranch) -> None:
+    """The same registration sent twice, by a client that lost its stream, is answered like the first; another one is refused."""
+    if (known.resource, known.type, known.lock_keys) != (new.resource, new.type, new.lock_keys):
+        raise BranchMismatchError(
+            f"branch {new.id} of {known.transaction.xid} is registered for {known.resource}: take branch ids only from "
+            "the block that the coordinator granted to this process"
+        )
 
 
 def _find(transaction: Transaction, branch_id: int) -> Branch | None:
