@@ -61,6 +61,11 @@ def mint(prefix: str, sequence: int) -> str:
     return prefix + base36(sequence, _SEQUENCE_WIDTH)
 
 
+def is_xid(text: str) -> bool:
+    """Whether `Xid.parse` would read it."""
+    return len(text) <= MAX_LENGTH and _PATTERN.fullmatch(text) is not None
+
+
 def base36(number: int, width: int) -> str:
     """A non-negative integer in base 36, padded with zeros to at least `width` characters."""
     text = ""

@@ -50,6 +50,9 @@ class ServerConfig:
             raise ConfigurationError(f"group {self.engine.group!r}: 1 to 32 letters, digits, - and _ are allowed")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigurationError("TLS needs both a certificate and its key")
+        for what, text, longest in (("node", self.node, 128), ("advertise", self.advertise, 255)):
+            if len(text) > longest:
+                raise ConfigurationError(f"{what} has {len(text)} characters, at most {longest} are allowed")
         if self.engine.lease_ttl < 500:
             raise ConfigurationError("the lease must last at least 500 ms: a shorter one is lost to every slow commit")
 

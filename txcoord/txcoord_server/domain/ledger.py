@@ -25,6 +25,8 @@ class Ledger:
         """How many transactions are in which status."""
         self.overdue: set[Branch] = set()
         """Branches whose second phase has failed so often that somebody should look."""
+        self.weight = 0
+        """Of all branches."""
 
     def take_effects(self) -> Effects:
         """Hand over what has gathered, for a group commit."""
@@ -43,6 +45,7 @@ class Ledger:
         self.by_xid[transaction.xid] = transaction
         self.unfinished[transaction.status] += 1
         transaction.account.unfinished += 1
+        self.weight += sum(branch.weight for branch in transaction.branches)
         if transaction.begin_key:
             self.by_begin_key[transaction.begin_key] = transaction
 
@@ -62,6 +65,7 @@ class Ledger:
         del self.by_xid[transaction.xid]
         self.unfinished[transaction.status] -= 1
         transaction.account.unfinished -= 1
+        self.weight -= sum([branch.weight for branch in transaction.branches])
         if transaction.begin_key:
             self.by_begin_key.pop(transaction.begin_key, None)
 

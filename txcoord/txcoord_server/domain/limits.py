@@ -13,6 +13,9 @@ MAX_RESOURCE = 200
 MAX_LOCK_KEY = 512
 MAX_TRACEPARENT = 64
 MAX_ERROR = 500
+MAX_CODE = 64
+MAX_INSTANCE = 128
+MAX_SERVICE = 128
 MAX_BRANCH_ID = (1 << 63) - 1
 
 _RESOURCE = re.compile(rf"[A-Za-z0-9_.:@/-]{{1,{MAX_RESOURCE}}}")
@@ -28,6 +31,7 @@ class Limits:
         branches: Branches of one transaction.
         locks: Lock keys of one registration.
         arguments: Bytes of a branch's arguments.
+        memory: Bytes of arguments and lock keys of all unfinished transactions.
         timeout: Longest timeout of a transaction, milliseconds.
         default_timeout: Timeout where none is given, milliseconds.
         phase_one_wait: How long an asked-for commit waits for reports, milliseconds.
@@ -41,6 +45,7 @@ class Limits:
     branches: int = 1_000
     locks: int = 10_000
     arguments: int = 1 << 20
+    memory: int = 512 << 20
     timeout: int = 24 * 3600 * 1000
     default_timeout: int = 60_000
     phase_one_wait: int = 5_000
@@ -59,6 +64,11 @@ def check_text(what: str, text: str, longest: int) -> None:
         raise InvalidArgumentError(f"{what} has {len(text)} characters, at most {longest} are allowed", {"field": what})
     if "\0" in text:
         raise InvalidArgumentError(f"{what} holds a NUL character, which not every database stores", {"field": what})
+
+
+def clean_text(text: str, longest: int) -> str:
+    """What a program says in its own words, as every database stores it: cut, and without NUL."""
+    return text[:longest].replace("\0", "\ufffd")
 
 
 def check_resource(resource: str) -> None:

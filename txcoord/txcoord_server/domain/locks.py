@@ -237,7 +237,7 @@ class LockTable:
                 granted.append(head)
             else:
                 # It goes on waiting, for another of its keys; the one that came free is the next one's.
-                if (victim := self._victim(head.transaction, blocked[1])) is not None:
+                if (victim := self._victim(head, *blocked)) is not None:
                     self._victims[victim] = None
                 self._enqueue(head, blocked[0])
         return granted
@@ -245,7 +245,7 @@ class LockTable:
     def _own_wait(self, holder: Transaction, place: tuple[str, str]) -> LockRequest | None:
         """A request with which `holder` waits for a key that has become its own."""
         waiting = self._waiting.get(holder, ())
-        return next((r for r in waiting if r.waits_for is not None and (r.resource, r.waits_for[0]) == place), None)
+        return next((r for r in waiting if (r.resource, r.key) == place), None)
 
     def _victim(self, request: LockRequest, key: str, holder: Transaction) -> Transaction | None:
         """The youngest member of the circle that `request` would close by waiting for `key`, or None.

@@ -74,6 +74,11 @@ class Branch:
         self.work: object = None
         """The dispatcher's command that this branch is part of, if any."""
 
+    @property
+    def weight(self) -> int:
+        """Bytes that a client has handed over for us to keep."""
+        return len(self.arguments) + sum(map(len, self.lock_keys))
+
 
 class Waiter:
     """Somebody who asked for commit or rollback and waits for more than the decision."""

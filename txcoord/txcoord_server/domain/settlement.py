@@ -14,7 +14,7 @@ from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatu
 from txcoord_server.domain.answers import OK, SETTLED, Answer, Decided, Refused
 from txcoord_server.domain.explain import explain
 from txcoord_server.domain.ledger import Ledger
-from txcoord_server.domain.limits import MAX_ERROR
+from txcoord_server.domain.limits import MAX_CODE, MAX_ERROR, clean_text
 from txcoord_server.domain.locks import LockRequest
 from txcoord_server.domain.session import Branch, Transaction, Waiter
 from txcoord_server.domain.timers import Timers
@@ -44,8 +44,8 @@ class Settler:
 
     def failed(self, branch: Branch, code: str, error: str, next_try_at: int) -> None:
         """A try failed; the branch will be tried again."""
-        branch.error_code = code
-        branch.error = error[:MAX_ERROR]
+        branch.error_code = clean_text(code, MAX_CODE)
+        branch.error = clean_text(error, MAX_ERROR)
         branch.next_try_at = next_try_at
         self._ledger.effects.branches[branch] = None
 
@@ -57,8 +57,8 @@ class Settler:
         """The branch needs a person; the others go on."""
         transaction = branch.transaction
         branch.status = next_branch(branch.status, BranchEvent.PARK)
-        branch.error_code = code
-        branch.error = error[:MAX_ERROR]
+        branch.error_code = clean_text(code, MAX_CODE)
+        branch.error = clean_text(error, MAX_ERROR)
         branch.next_try_at = 0
         self._ledger.move(transaction, GlobalEvent.PARK)
         transaction.once_parked = True

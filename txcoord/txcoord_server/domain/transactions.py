@@ -155,6 +155,10 @@ class Transactions:
         bounds.check_text("name", new.name, bounds.MAX_NAME)
         bounds.check_text("key", new.key, bounds.MAX_KEY)
         bounds.check_text("traceparent", new.traceparent, bounds.MAX_TRACEPARENT)
+        if not 0 <= new.begin_key <= bounds.MAX_BRANCH_ID:
+            raise InvalidArgumentError(
+                f"begin key {new.begin_key}: take it from the branch ids that the coordinator granted", {"field": "begin_key"}
+            )
         if new.timeout > self.limits.timeout:
             raise InvalidArgumentError(
                 f"timeout of {new.timeout} ms: at most {self.limits.timeout} ms are allowed; long-running work is a saga's",
@@ -250,6 +254,11 @@ class Transactions:
                 f"{len(new.lock_keys)} lock keys: at most {self.limits.locks} are allowed in one registration",
                 {"field": "lock_keys"},
             )
+        if self.ledger.weight + len(new.arguments) > self.limits.memory:
+            raise TooManyTransactionsError(
+                f"arguments and locks of unfinished transactions take {self.ledger.weight >> 20} MiB, the coordinator's limit: "
+                "try again later, or pass keys and keep the data in your own tables"
+            )
         for key in new.lock_keys:
             bounds.check_text("lock key", key, bounds.MAX_LOCK_KEY)
         if len(transaction.branches) >= self.limits.branches:
@@ -264,6 +273,7 @@ class Transactions:
         transaction = branch.transaction
         transaction.branches.append(branch)
         transaction.open += 1
+        self.ledger.weight += branch.weight
         if branch.status is BranchStatus.REGISTERED:
             transaction.unreported += 1
         effects = self.ledger.effects
@@ -303,7 +313,7 @@ class Transactions:
             return  # decided without it: it has been told to roll back, and its fence settles the rest
         branch.status = next_branch(branch.status, _REPORT_EVENTS[result])
         branch.reported_at = now
-        branch.error = error[: bounds.MAX_ERROR]
+        branch.error = bounds.clean_text(error, bounds.MAX_ERROR)
         transaction.unreported -= 1
         self.ledger.effects.branches[branch] = None
         if result is PhaseOne.UNKNOWN:

@@ -1,8 +1,8 @@
 """The two state machines, global transaction and branch, as frozen tables, and what they mean in words.
 
 Nothing else in the coordinator says which change of status is allowed. A pair that is missing from a table is a change that never
-happens: asking for it raises `ForbiddenTransitionError`, which stops that transaction and not the coordinator. The
-documentation's page of states is rendered from these tables.
+happens: asking for it raises `ForbiddenTransitionError`, whereupon the coordinator throws its memory away and reads the store
+anew. The documentation's page of states is rendered from these tables.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class Counters:
         self.fenced = 0
         self.unknown_commits = 0
         self.takeovers = 0
+        self.defects = 0
 
     def committed(self, write: GroupWrite, seconds: float) -> None:
         """A group commit returned."""

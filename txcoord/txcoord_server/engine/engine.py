@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 
 from txcoord_proto.errors import StoreUnavailableError, TxcoordError, UnknownXidError
 from txcoord_proto.status import CommandResult, GlobalStatus, Reason
+from txcoord_proto.xid import Xid, is_xid
 
 from txcoord_server.domain.absent import History, answer_absent
 from txcoord_server.domain.answers import OK, Answer, Recipient
 from txcoord_server.domain.effects import Effects, StoredOutcome
-from txcoord_server.domain.limits import Limits
+from txcoord_server.domain.limits import MAX_KEY, Limits, check_text
 from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.transactions import Transactions
 from txcoord_server.domain.transitions import ENDED_BRANCH
@@ -108,6 +109,7 @@ class Engine:
         self._last_commit = clock.monotonic()
         self._begun_before = counters.begun
         self._stopping = False
+        self._defect: Exception | None = None
 
     def look_at_clock(self) -> int:
         """Bring `time` up to date; done once per batch of requests, group commit and tick."""
@@ -193,13 +195,16 @@ class Engine:
 
         Raises:
             UnknownXidError, ExpiredXidError, UnknownEpochError, MalformedXidError: There is none.
+            InvalidArgumentError: The key is not one.
         """
         if key:
+            check_text("key", key, MAX_KEY)
             await self.fence()
             newest = await self._store.listing(ListFilter(statuses=tuple(GlobalStatus), key=key, limit=1))
             if not newest:
                 raise UnknownXidError(f"no transaction with the business key {key!r} is kept")
             xid = newest[0][0]
+        Xid.parse(xid)
         transaction = self.ledger.by_xid.get(xid)
         if transaction is not None:
             seen = view(transaction)
@@ -237,6 +242,7 @@ class Engine:
         Raises:
             FencedError: Another node leads.
             UnknownCommitError: Whether the last group was written is not known.
+            Exception: A defect; what is in memory is not to be trusted.
         """
         for transaction in list(self.ledger.by_xid.values()):
             if transaction.decision is not None:
@@ -263,7 +269,15 @@ class Engine:
         self.ledger.effects.durable = True
         self._wanted.set()
 
+    def fail(self, defect: Exception) -> None:
+        """A step ended half-way, which no input may bring about: nothing more is written from this memory, and `run` raises."""
+        self._defect = defect
+        self.ledger.effects.durable = True
+        self._wanted.set()
+
     async def _commit_group(self) -> None:
+        if self._defect is not None:
+            raise self._defect
         if self._lazy is not None:
             self._lazy.cancel()
             self._lazy = None
@@ -287,7 +301,7 @@ class Engine:
         self._retention.fill(write)
         write.audit = effects.audit
         for question in effects.absent:
-            write.asked += [xid for xid in question.xids if xid not in self.ledger.by_xid]
+            write.asked += [xid for xid in question.xids if xid not in self.ledger.by_xid and is_xid(xid)]
         return write
 
     async def _persist(self, write: GroupWrite) -> dict[str, StoredOutcome]:

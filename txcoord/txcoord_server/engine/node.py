@@ -24,6 +24,9 @@ from txcoord_server.engine.storage import FencedError, GroupState, Lease, Store,
 
 log = logging.getLogger(__name__)
 
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:
@@ -72,6 +75,8 @@ class Node:
         self._seen: GroupState | None = None
         self._around_load = around_load
         self._stopping = False
+        self._pause = _FIRST_PAUSE
+        self._failed_at = float("-inf")
         self._look = config.lease_ttl / 6000
 
     # ------------------------------------------------------------ for those who look
@@ -168,8 +173,9 @@ class Node:
             engine = Engine(self.config, self._store, lease, history, self._clock, self._rng, self.counters)
             with self._around_load():
                 await engine.load()
-        except StoreUnavailableError as error:
+        except Exception as error:
             self._unwell("loading failed", error)
+            await self._rest()
             return True
         log.info(
             "%s leads group %s in epoch %d: %d unfinished transactions", self.name, self.config.group, lease.epoch,
@@ -189,8 +195,22 @@ class Node:
             self.counters.unknown_commits += 1
             log.warning("the outcome of a commit is unknown, taking a new epoch: %s", error)
             return True
+        except Exception:
+            self.counters.defects += 1
+            log.critical("a defect of txcoord: its memory is thrown away, the store is read anew in a new epoch", exc_info=True)
+            self.engine = None
+            await self._rest()
+            return True
         finally:
             self._end(engine)
+
+    async def _rest(self) -> None:
+        """A pause before something that may fail again, longer each time, short again after a while without failure."""
+        now = self._clock.monotonic()
+        again = now - self._failed_at < 2 * _LONGEST_PAUSE
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2) if again else _FIRST_PAUSE
+        self._failed_at = now
+        await asyncio.sleep(self._pause)
 
     def _end(self, engine: Engine) -> None:
         self.engine = None

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from txcoord_proto.errors import RoleDeniedError, UnauthenticatedError
 
+from txcoord_server.domain.limits import MAX_SERVICE, check_text
 from txcoord_server.domain.tokens import Token
 from txcoord_server.engine.connection import Principal
 
@@ -51,8 +52,10 @@ class Authenticator:
             service: The service that the caller says it is; with a token it must agree, or be empty.
 
         Raises:
+            InvalidArgumentError: The service's name is too long.
             UnauthenticatedError: A token is required and this is none, or it belongs to another service.
         """
+        check_text("service", service, MAX_SERVICE)
         if not self._tokens:
             return Principal(service or "anonymous", service or "anonymous", operator=True)
         hashed = token_hash(token)

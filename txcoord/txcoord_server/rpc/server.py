@@ -22,7 +22,7 @@ from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node
 from txcoord_server.rpc.auth import Authenticator
 from txcoord_server.rpc.service import SERVICE_NAME, CoordinatorService
-from txcoord_server.rpc.session import MAX_MESSAGE_BYTES
+from txcoord_server.rpc.session import MAX_MESSAGE_BYTES, internal
 from txcoord_server.rpc.status import abort
 
 M = TypeVar("M", bound=Message)
@@ -89,6 +89,10 @@ class Caller:
                 return await method(message, engine, principal)
             except TxcoordError as error:
                 await abort(context, error)
+            except Exception as defect:
+                if (leading := self._node.engine) is not None:
+                    leading.fail(defect)
+                await abort(context, internal(defect))
 
         return grpc.unary_unary_rpc_method_handler(
             handle, request_deserializer=_parser(kind), response_serializer=lambda reply: reply.SerializeToString()

@@ -22,7 +22,7 @@ from txcoord_proto.status import CommandResult, PhaseOne, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
 from txcoord_server.domain.answers import OK, Begun, Refused
-from txcoord_server.domain.limits import MAX_RESOURCE, check_resource, check_text
+from txcoord_server.domain.limits import MAX_INSTANCE, MAX_RESOURCE, check_resource, clean_text
 from txcoord_server.engine.connection import Connection, Principal
 from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node
@@ -86,7 +86,6 @@ class Session:
                 f"the client speaks protocol {hello.protocol_min} to {hello.protocol_max}, this coordinator {PROTOCOL}: "
                 "upgrade the older of the two"
             )
-        check_text("service", hello.service, 128)
         principal = self._authenticator.principal(hello.token, hello.service)
         engine = self._node.require_engine()
         if hello.epoch_seen > engine.lease.epoch:
@@ -98,7 +97,7 @@ class Session:
         self._check_witness(engine, hello)
         resources = self._checked(principal, hello.resources)
         self._engine = engine
-        self.connection = connection = Connection(principal, hello.instance[:128])
+        self.connection = connection = Connection(principal, clean_text(hello.instance, MAX_INSTANCE))
         engine.attach(connection)
         first_id, count = engine.grant_branch_ids()
         welcome = pb.Welcome(
@@ -137,6 +136,10 @@ class Session:
                 handler(request.id, getattr(request, request.WhichOneof("body")))
             except TxcoordError as error:
                 engine.ledger.refuse((connection, request.id), error)
+            except Exception as defect:
+                connection.answer(request.id, Refused(internal(defect)))  # at once: sent again it would do the same
+                engine.fail(defect)
+                return
         engine.flush()
 
     async def next_batch(self) -> pb.ServerBatch | None:
@@ -232,7 +235,7 @@ class Session:
         if result is CommandResult.DONE:
             engine.done(connection, m.xid, m.branch_id)
         else:
-            engine.failed(connection, m.xid, m.branch_id, result, m.code[:64], m.error)
+            engine.failed(connection, m.xid, m.branch_id, result, m.code, m.error)
         connection.answer(request_id, OK)
 
     # ------------------------------------------------------------ inside
@@ -259,6 +262,11 @@ class Session:
                 "a client has seen group commit %d of epoch %d, the store is at %d: it has lost acknowledged commits",
                 hello.commit_seq_seen, hello.epoch_seen, engine.commit_seq,
             )  # fmt: skip
+
+
+def internal(defect: Exception) -> TxcoordError:
+    """The error for a request on which the coordinator failed."""
+    return TxcoordError(f"the coordinator failed on this request, which is a defect of txcoord, please report it: {defect!r}")
 
 
 def denied(principal: Principal, resource: str) -> ResourceDeniedError:
