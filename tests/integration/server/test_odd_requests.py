@@ -46,7 +46,8 @@ class Oddity:
 
     def answer(self, command: pb.Command) -> pb.Request:
         """A second phase did not succeed, for an odd reason."""
-        message = pb.AnswerRequest(xid=command.xid, branch_id=command.branch_ids[0], result=self.chance.choice([2, 3, 4]))
+        result = self.chance.choice([pb.COMMAND_RETRY, pb.COMMAND_UNAVAILABLE, pb.COMMAND_PARK])
+        message = pb.AnswerRequest(xid=command.xid, branch_id=command.branch_ids[0], result=result)
         message.code, message.error = self.chance.choice(TEXTS), self.chance.choice(TEXTS)
         return pb.Request(id=1 << 41, answer=message)
 
