@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from txcoord_proto import failpoints
 from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.status import CommandResult, PhaseOne, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
@@ -157,6 +158,7 @@ class Client:
         with self._lock:
             if (io := self._io) is not None:
                 return io
+            failpoints.announce()
             self._runner.restart()
             io = IoThread(self.config, self._runner.take)
             for resource in self._resources:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from txcoord_proto.errors import ConfigurationError, TxcoordError
+from txcoord_proto.failpoints import durable
 
 from txcoord_sdk import schema
 from txcoord_sdk.dialects import Dialect, dialect_of
@@ -94,7 +95,7 @@ class Database:
         with self._preparing:
             if not self._id:
                 with _tables_missing(self.name):
-                    self._id = Retrying(**_PREPARE)(self.run, schema.prepare)
+                    self._id = Retrying(**_PREPARE)(self._prepare)
         return self._id
 
     async def aprepare(self) -> str:
@@ -102,7 +103,7 @@ class Database:
         async with self._own_async_pool().preparing:
             if not self._id:
                 with _tables_missing(self.name):
-                    self._id = await AsyncRetrying(**_PREPARE)(self.arun, schema.prepare)
+                    self._id = await AsyncRetrying(**_PREPARE)(self._aprepare)
         return self._id
 
     def own_transaction(self) -> SealedTransaction:
@@ -171,6 +172,14 @@ class Database:
             await own.engine.dispose()
 
     # ------------------------------------------------------------ inside
+
+    @durable("database.prepare")
+    def _prepare(self) -> str:
+        return self.run(schema.prepare)
+
+    @durable("database.prepare")
+    async def _aprepare(self) -> str:
+        return await self.arun(schema.prepare)
 
     def _refuse_unfit(self) -> None:
         engine = self.sync_engine
@@ -310,10 +319,9 @@ def init_command(url: str) -> None:
     """Create txcoord's tables in the business database at URL (a synchronous SQLAlchemy URL)."""
     try:
         dialect_of(make_url(url).get_backend_name())
-        engine = create_engine(url)
-        with engine.begin() as connection:
-            click.echo(f"database {schema.prepare(connection)} is ready")
-        engine.dispose()
+        database = Database(create_engine(url), "")
+        click.echo(f"database {database.prepare()} is ready")
+        database.close()
     except (TxcoordError, DBAPIError, ImportError) as error:
         click.echo(f"cannot prepare the database: {error}", err=True)
         sys.exit(1)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import Dialect, TwoPhaseTransaction
 from txcoord_proto.errors import ConfigurationError
+from txcoord_proto.failpoints import Mode, durable, passes
 
 from txcoord_sdk.dialects import dialect_of
 
@@ -56,6 +57,12 @@ class LocalState:
         self.enlistments: list[Enlistment] = []
         self.savepoints: list[tuple[str, int]] = []
         self.in_doubt = False
+
+    @passes(Mode.IN)
+    def before_commit(self) -> None:
+        """Ask the enlistments."""
+        for enlistment in self.enlistments:
+            enlistment.before_commit(self.in_doubt)
 
     def end(self, tell: Callable[[Enlistment], None], first: int = 0) -> None:
         """Tell the enlistments from `first` on, and forget them."""
@@ -134,13 +141,16 @@ class WatchedDialect(Dialect):
         state = self._txcoord_open.get(id(dbapi_connection.dbapi_connection)) if self._txcoord_open else None
         if state is None:
             super().do_commit(dbapi_connection)
-            return
+        else:
+            self._txcoord_commit(dbapi_connection, state)
+
+    @durable("local.commit")
+    def _txcoord_commit(self, dbapi_connection: Any, state: LocalState) -> None:
         sent = False
         try:
-            for enlistment in state.enlistments:
-                enlistment.before_commit(state.in_doubt)
+            state.before_commit()
             sent = True
-            super().do_commit(dbapi_connection)
+            self._txcoord_send_commit(dbapi_connection)
         except BaseException as error:
             if sent and not self._txcoord_refused(error, dbapi_connection):
                 self._txcoord_pop(state.dbapi_connection)
@@ -152,6 +162,10 @@ class WatchedDialect(Dialect):
             raise
         self._txcoord_pop(state.dbapi_connection)
         state.end(lambda e: e.committed())
+
+    @passes(Mode.UNKNOWN)
+    def _txcoord_send_commit(self, dbapi_connection: Any) -> None:
+        super().do_commit(dbapi_connection)
 
     def _txcoord_refused(self, error: BaseException, dbapi_connection: Any) -> bool:
         """Whether the database itself answered that it does not commit."""

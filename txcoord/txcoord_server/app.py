@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import grpc
 from txcoord_proto.errors import ConfigurationError, TxcoordError
+from txcoord_proto.failpoints import announce
 
 from txcoord_server.config import ServerConfig
 from txcoord_server.engine.node import Node
@@ -58,6 +59,7 @@ class App:
         Raises:
             ConfigurationError: It may not listen like that.
         """
+        announce()
         gc.set_threshold(50_000, 20, 100)  # the loop makes few cycles and many objects
         config = self.config
         server_address = f"{config.host}:{config.port}"

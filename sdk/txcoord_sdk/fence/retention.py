@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, delete, select
+from txcoord_proto.failpoints import durable
 from txcoord_proto.status import Settlement
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
@@ -19,6 +20,8 @@ from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.schema import fence
 from txcoord_sdk.session.requests import Sink
 from txcoord_sdk.transaction.effects import Ask, Invoke, Steps
+
+Run: TypeAlias = Callable[[Callable[[Connection], Any]], Any]
 
 _PAGE = 500
 _GOES = frozenset({Settlement.SETTLED, Settlement.EXPIRED})
@@ -31,7 +34,7 @@ def boot_time() -> float:
 
 
 def purge_steps(
-    run: Callable[[Callable[[Connection], Any]], Any],
+    run: Run,
     ask_settled: Callable[[list[str], Sink], None],
     retention: float,
 ) -> Steps[int]:
@@ -50,10 +53,16 @@ def purge_steps(
             reply = yield Ask(lambda sink: ask_settled(xids, sink))  # noqa: B023 - called at once
             settlements = [Settlement(pb.Settlement.Name(number)) for number in reply.settlements]
             going = [xid for xid, settlement in zip(xids, settlements, strict=True) if settlement in _GOES]
-            removed += yield Invoke(lambda: run(lambda c: _remove(c, going, retention)))  # noqa: B023 - called at once
+            removed += yield from _remove_steps(run, going, retention)
         if not last:
             return removed
         after = last
+
+
+@durable("fence.purge")
+def _remove_steps(run: Run, xids: Sequence[str], retention: float) -> Steps[int]:
+    removed: int = yield Invoke(lambda: run(lambda c: _remove(c, xids, retention)))
+    return removed
 
 
 def _old(connection: Connection, after: str, retention: float) -> tuple[list[str], str]:

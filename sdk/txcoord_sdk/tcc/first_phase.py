@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from tenacity import AsyncRetrying, Retrying
 from txcoord_proto.errors import ConfigurationError, NoTransactionError
+from txcoord_proto.failpoints import durable
 from txcoord_proto.status import BranchType, PhaseOne
 
 from txcoord_sdk.client import Client
@@ -120,6 +121,7 @@ class Call:
         transaction.report(branch.branch_id, PhaseOne.DONE)
         return result
 
+    @durable("tcc.intent")
     def _record_intent(
         self, doors: FirstPhase, database: Database, transaction: GlobalTransaction, branch: TccBranch
     ) -> Steps[None]:
@@ -140,6 +142,7 @@ class Call:
             self._failed(transaction, branch, enlisted, error)
             raise
 
+    @durable("tcc.try")
     def _own(self, doors: FirstPhase, database: Database, transaction: GlobalTransaction, branch: TccBranch) -> Steps[Any]:
         """In a local transaction of the SDK's, on the application's engine."""
         enlisted: list[BranchEnlistment] = []

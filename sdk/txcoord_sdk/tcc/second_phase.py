@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 from tenacity import AsyncRetrying, Retrying
+from txcoord_proto.failpoints import durable
 
 from txcoord_sdk.database import Database
 from txcoord_sdk.fence import fence
@@ -78,13 +79,22 @@ class TccParticipant:
 
     def _steps(self, command: Command, branch: BranchCommand) -> Steps[None]:
         assert self._database is not None
-        part, arguments = self._part(command, branch)
         with within(TccBranch(command.xid, branch.branch_id, command.resource)), self._database.reaching():
-            yield from self._in_database(self._database, command, branch, part, arguments)
+            if command.commit:
+                yield from self._confirm(self._database, command, branch)
+            else:
+                yield from self._cancel(self._database, command, branch)
 
-    def _in_database(
-        self, database: Database, command: Command, branch: BranchCommand, part: TccSignature, arguments: dict[str, Any]
-    ) -> Steps[None]:
+    @durable("tcc.confirm")
+    def _confirm(self, database: Database, command: Command, branch: BranchCommand) -> Steps[None]:
+        yield from self._in_database(database, command, branch)
+
+    @durable("tcc.cancel")
+    def _cancel(self, database: Database, command: Command, branch: BranchCommand) -> Steps[None]:
+        yield from self._in_database(database, command, branch)
+
+    def _in_database(self, database: Database, command: Command, branch: BranchCommand) -> Steps[None]:
+        part, arguments = self._part(command, branch)
         local: Any = database.own_async_transaction() if self.is_async else database.own_transaction()
         try:
             yield Invoke(local.start)

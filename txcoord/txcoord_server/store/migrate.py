@@ -13,9 +13,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from txcoord_proto.errors import StoreError
+from txcoord_proto.failpoints import Mode, durable, passes
 
 VERSION_TABLE = "txc_version"
 
@@ -41,6 +42,11 @@ def migrate(engine: Engine) -> None:
         retrying(_upgrade, engine, config, head)
 
 
+def _lost_at_commit(text: str) -> OperationalError:
+    return OperationalError("COMMIT", None, ConnectionError(text))
+
+
+@durable("store.migrate", _lost_at_commit)
 def _upgrade(engine: Engine, config: Config, head: str | None) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
@@ -50,10 +56,15 @@ def _upgrade(engine: Engine, config: Config, head: str | None) -> None:
             return
         config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")
+            _run_migrations(config)
         except CommandError as error:
             raise StoreError(
                 f"the store's schema has version {current}, which this txcoord does not know (its newest is {head}): "
                 "start the version of txcoord that made it, or a newer one"
             ) from error
         connection.commit()
+
+
+@passes(Mode.IN)
+def _run_migrations(config: Config) -> None:
+    command.upgrade(config, "head")

@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 
 import pymysql
 from pymysql.constants import CLIENT
+from pymysql.cursors import Cursor
 from sqlalchemy import Connection, Engine, text
 from txcoord_proto.errors import StoreError, StoreUnavailableError
+from txcoord_proto.failpoints import Mode, durable, passes
 from typing_extensions import override
 
 from txcoord_server.domain.effects import StoredOutcome
@@ -119,13 +121,14 @@ class MysqlDialect(Dialect):
         return bool(raw.open)
 
     @override
+    @durable("store.commit", UnknownCommitError)
     def write(self, raw: pymysql.Connection[Any], write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         statements = self._statements(write, locked)
         at = 0
         found: tuple[Row, ...] = ()
         try:
             with raw.cursor() as cursor:
-                cursor.execute(";".join(statements))
+                self._send(cursor, statements)
                 while True:
                     if statements[at].startswith("SELECT xid"):
                         found = tuple(cursor.fetchall())
@@ -137,6 +140,12 @@ class MysqlDialect(Dialect):
         if at + 1 != len(statements):
             raise UnknownCommitError(f"{at + 1} of {len(statements)} statements of a group commit were answered")
         return sql.outcomes(found)
+
+    @staticmethod
+    @passes(Mode.IN)
+    def _send(cursor: Cursor, statements: list[str]) -> None:
+        """Returns with the first answer, while the server works on the rest."""
+        cursor.execute(";".join(statements))
 
     def _statements(self, write: GroupWrite, locked: bool) -> list[str]:
         fence = (write.commit_seq, write.branch_ids, literal(self.group), write.epoch, int(locked))

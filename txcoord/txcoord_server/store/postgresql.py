@@ -15,6 +15,7 @@ import psycopg
 from psycopg import errors
 from sqlalchemy import BigInteger, Connection, Engine, Integer, LargeBinary, SmallInteger, Table, text
 from txcoord_proto.errors import StoreError, StoreUnavailableError
+from txcoord_proto.failpoints import Mode, durable, passes
 from typing_extensions import override
 
 from txcoord_server.domain.effects import StoredOutcome
@@ -134,22 +135,28 @@ class PostgresqlDialect(Dialect):
         return not raw.closed and not raw.broken
 
     @override
+    @durable("store.commit", UnknownCommitError)
     def write(self, raw: psycopg.Connection[Any], write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         self._warned = ""
         found = None
         try:
             with raw.pipeline():
-                fence = (write.commit_seq, write.branch_ids, int(locked), self.group, write.epoch, write.commit_seq - 1)
-                raw.execute(_FENCE, fence)
-                self._rows(raw, write)
-                self._purge(raw, write)
-                if write.asked:
-                    found = raw.execute(sql.OUTCOME.replace("IN ({})", "= ANY(%s)"), (write.asked,))
+                found = self._statements(raw, write, locked)
         except psycopg.Error as error:
             self._failed(raw, error, write)
         if self._warned:
             raise UnknownCommitError(f"PostgreSQL warned at COMMIT: {self._warned}")
         return sql.outcomes(found.fetchall()) if found is not None else {}
+
+    @passes(Mode.IN)
+    def _statements(self, raw: psycopg.Connection[Any], write: GroupWrite, locked: bool) -> psycopg.Cursor[Any] | None:
+        fence = (write.commit_seq, write.branch_ids, int(locked), self.group, write.epoch, write.commit_seq - 1)
+        raw.execute(_FENCE, fence)
+        self._rows(raw, write)
+        self._purge(raw, write)
+        if not write.asked:
+            return None
+        return raw.execute(sql.OUTCOME.replace("IN ({})", "= ANY(%s)"), (write.asked,))
 
     @staticmethod
     def _rows(raw: psycopg.Connection[Any], write: GroupWrite) -> None:

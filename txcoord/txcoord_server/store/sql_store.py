@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from txcoord_proto.errors import StoreUnavailableError, TxcoordError
+from txcoord_proto.failpoints import Mode, durable, passes
 from txcoord_proto.status import GlobalStatus
 
 from txcoord_server.domain.effects import StoredOutcome
@@ -94,15 +95,21 @@ class SqlStore:
             self._dialect.check(connection)
         with _wrapped():
             migrate(self._engine)
-        with _wrapped(), self._engine.begin() as connection:
-            known = connection.scalar(select(schema.group.c.epoch).where(schema.group.c.name == self._group))
-            if known is None:
-                row = {"name": self._group, "holder": "", "address": "", "epoch": 0, "commit_seq": 0, "branch_ids": 1}
-                try:
-                    with connection.begin_nested():
-                        connection.execute(insert(schema.group).values(row))
-                except IntegrityError:
-                    pass  # another node started at the same moment
+        self._make_group()
+
+    @durable("store.group", StoreUnavailableError)
+    def _make_group(self) -> None:
+        self._write(self._insert_group)
+
+    def _insert_group(self, connection: Connection) -> None:
+        known = connection.scalar(select(schema.group.c.epoch).where(schema.group.c.name == self._group))
+        if known is None:
+            row = {"name": self._group, "holder": "", "address": "", "epoch": 0, "commit_seq": 0, "branch_ids": 1}
+            try:
+                with connection.begin_nested():
+                    connection.execute(insert(schema.group).values(row))
+            except IntegrityError:
+                pass  # another node started at the same moment
 
     async def release(self) -> None:
         """See `Store.release`."""
@@ -157,38 +164,40 @@ class SqlStore:
             await self._run(self._writer, self._try_lock)
         return lease
 
+    @durable("store.take_over", StoreUnavailableError)
     def _take_over(self, seen_epoch: int, min_age: int, how: str) -> Lease | None:
+        return self._write(lambda connection: self._claim(connection, seen_epoch, min_age, how))
+
+    def _claim(self, connection: Connection, seen_epoch: int, min_age: int, how: str) -> Lease | None:
         g = schema.group.c
         now = DatabaseNow()
         mine = and_(g.name == self._group, g.epoch == seen_epoch, g.renewed_at <= now - min_age)
-        with _wrapped(), self._engine.begin() as connection:
-            # The row is locked before it is read: a group commit under way ends first, and is read.
-            locked = update(schema.group).where(mine).values(holder=self._node)
-            if connection.execute(locked).rowcount != 1:
-                connection.rollback()
-                return None
-            row = connection.execute(
-                select(g.commit_seq, g.branch_ids, g.renewed_at, now.label("now")).where(g.name == self._group)
-            ).one()
-            epoch = max(seen_epoch + 1, row.now)
-            reserved = row.branch_ids + BRANCH_ID_RESERVE
-            connection.execute(
-                update(schema.group)
-                .where(g.name == self._group)
-                .values(
-                    address=self.address,
-                    epoch=epoch,
-                    branch_ids=reserved,
-                    locked=int(self._locked),
-                    renewed_at=row.now,
-                    taken_at=row.now,
-                )
+        # The row is locked before it is read: a group commit under way ends first, and is read.
+        locked = update(schema.group).where(mine).values(holder=self._node)
+        if connection.execute(locked).rowcount != 1:
+            return None
+        row = connection.execute(
+            select(g.commit_seq, g.branch_ids, g.renewed_at, now.label("now")).where(g.name == self._group)
+        ).one()
+        epoch = max(seen_epoch + 1, row.now)
+        reserved = row.branch_ids + BRANCH_ID_RESERVE
+        connection.execute(
+            update(schema.group)
+            .where(g.name == self._group)
+            .values(
+                address=self.address,
+                epoch=epoch,
+                branch_ids=reserved,
+                locked=int(self._locked),
+                renewed_at=row.now,
+                taken_at=row.now,
             )
-            connection.execute(
-                insert(schema.epoch).values(
-                    grp=self._group, epoch=epoch, holder=self._node, how=how, started_at=row.now, purged_sequence=0
-                )
+        )
+        connection.execute(
+            insert(schema.epoch).values(
+                grp=self._group, epoch=epoch, holder=self._node, how=how, started_at=row.now, purged_sequence=0
             )
+        )
         outage = row.now - row.renewed_at if row.renewed_at else 0
         return Lease(epoch, row.commit_seq, row.branch_ids, reserved, row.now, outage)
 
@@ -331,22 +340,33 @@ class SqlStore:
             "created_at": now,
         }
 
-        def add() -> None:
-            with _wrapped(), self._engine.begin() as connection:
-                connection.execute(insert(schema.token).values(row))
+        await self._run(self._reader, self._add_token, row)
 
-        await self._run(self._reader, add)
+    @durable("store.add_token", StoreUnavailableError)
+    def _add_token(self, row: dict[str, Any]) -> None:
+        self._write(lambda connection: connection.execute(insert(schema.token).values(row)))
 
     async def drop_token(self, name: str) -> int:
         """See `Store.drop_token`."""
+        return await self._run(self._reader, self._drop_token, name)
 
-        def drop() -> int:
-            with _wrapped(), self._engine.begin() as connection:
-                return connection.execute(delete(schema.token).where(schema.token.c.name == name)).rowcount
-
-        return await self._run(self._reader, drop)
+    @durable("store.drop_token", StoreUnavailableError)
+    def _drop_token(self, name: str) -> int:
+        return self._write(
+            lambda connection: connection.execute(delete(schema.token).where(schema.token.c.name == name)).rowcount
+        )
 
     # ------------------------------------------------------------ inside
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        """Run the statements of one small durable operation, and commit."""
+        with _wrapped(), self._engine.begin() as connection:
+            return self._work(connection, work)
+
+    @staticmethod
+    @passes(Mode.IN)
+    def _work(connection: Connection, work: Callable[[Connection], T]) -> T:
+        return work(connection)
 
     def _reading(self) -> _Reading:
         return _Reading(self._engine)

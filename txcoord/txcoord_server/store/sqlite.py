@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, text
 from txcoord_proto.errors import StoreError, StoreUnavailableError
+from txcoord_proto.failpoints import Mode, durable, passes
 from typing_extensions import override
 
 from txcoord_server.domain.effects import StoredOutcome
@@ -95,6 +96,7 @@ class SqliteDialect(Dialect):
         return not raw.in_transaction
 
     @override
+    @durable("store.commit", UnknownCommitError)
     def write(self, raw: sqlite3.Connection, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         try:
             raw.execute("BEGIN IMMEDIATE")
@@ -112,6 +114,7 @@ class SqliteDialect(Dialect):
             raise UnknownCommitError(f"SQLite failed within COMMIT: {error}") from error
         return found
 
+    @passes(Mode.IN)
     def _statements(self, raw: sqlite3.Connection, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         fence = (write.commit_seq, write.branch_ids, locked, self.group, write.epoch, write.commit_seq - 1)
         if raw.execute(_FENCE, fence).rowcount != 1:
