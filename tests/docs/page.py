@@ -2,7 +2,7 @@
 
 A Python block with a title, ```python title="stock.py", is a file; blocks of one title are parts of one file. Those without are
 the page's own module, `page.py`. Bash blocks run in one shell, in their order; a text block after one says what it prints. A
-block that no test runs is an error.
+block that no test runs is an error; one that cannot be run by itself says so, ```python fragment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from txcoord_sdk.testing import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
-_BLOCK = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?( fragment)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _MARK = "@@ block "
 
 
@@ -32,11 +32,13 @@ class Block:
     language: str
     title: str
     text: str
+    is_fragment: bool = False
 
 
 def blocks_of(path: Path) -> list[Block]:
     """The blocks of a page."""
-    return [Block(*found) for found in _BLOCK.findall(path.read_text())]
+    found = _BLOCK.findall(path.read_text())
+    return [Block(language, title, text, bool(fragment)) for language, title, fragment, text in found]
 
 
 class Page:
@@ -59,7 +61,8 @@ class Page:
         self.directory = directory
         self.environment = {**os.environ, "PYTHONPATH": str(directory), **(environment or {})}
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        self._blocks = [self._replaced(block, replacements or {}) for block in blocks_of(DOCS / name)]
+        blocks = [block for block in blocks_of(DOCS / name) if not block.is_fragment]
+        self._blocks = [self._replaced(block, replacements or {}) for block in blocks]
         self._files: dict[str, str] = {}
         self._shell_is_due = any(block.language == "bash" for block in self._blocks)
         for block in self._blocks:
@@ -137,7 +140,8 @@ class Page:
         try:
             code = process.wait(timeout)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # what it left in the background
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it left in the background
             process.wait()
         text = printing.read_text()
         logs = "".join(f"\n{log.name}:\n{log.read_text()}" for log in self.directory.rglob("*.log"))
