@@ -1,0 +1,31 @@
+"""`txcoord health` as a container engine calls it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from txcoord_sdk.testing import CoordinatorProcess
+
+
+def health(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "txcoord"), "health", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_leader_standby_and_nobody(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/store.db"
+    with CoordinatorProcess(store) as leader, CoordinatorProcess(store) as standby:
+        for coordinator, leads in ((leader, True), (standby, False)):
+            well = health(coordinator.address)
+            assert well.returncode == 0
+            assert ("leads and serves" in well.stdout) is leads
+            assert health(coordinator.address, "--leader").returncode == (0 if leads else 1)
+        leader.pause()
+        assert health(leader.address, "--timeout", "0.5").returncode == 1
+        leader.resume()
+        gone = leader.address
+    dead = health(gone)
+    assert dead.returncode == 1
+    assert "does not answer" in dead.stderr
