@@ -40,6 +40,14 @@ def without_collection() -> Iterator[None]:
     gc.freeze()
 
 
+async def _set_before(event: asyncio.Event, ended: asyncio.Future[None]) -> bool:
+    """Wait until `event` is set or `ended` has ended; whether it is set."""
+    waiting = asyncio.ensure_future(event.wait())
+    await asyncio.wait((waiting, ended), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    return event.is_set()
+
+
 class App:
     """A coordinator process from start to end.
 
@@ -72,6 +80,7 @@ class App:
             self._writer,
             self._reader,
         )
+        store.accepts_risks = config.unsafe_store
         node = Node(config.engine, store, config.node, SystemClock(), SystemRng(), without_collection)
         server = Server(node, self._authenticator, store.batch_cap)
         port = server.listen(server_address, self._credentials())
@@ -83,12 +92,12 @@ class App:
         running = asyncio.ensure_future(node.run())
         watching = asyncio.ensure_future(self._watch(node, store, server))
         try:
-            await node.started.wait()
-            await self._load_tokens(store)
-            self._check_exposure()
-            await server.start()
-            await asyncio.wait((asyncio.ensure_future(node.placed.wait()), running), return_when=asyncio.FIRST_COMPLETED)
-            print(f"txcoord coordinator listening on {config.host}:{port}", flush=True)
+            if await _set_before(node.started, running):
+                await self._load_tokens(store)
+                self._check_exposure()
+                await server.start()
+            if await _set_before(node.placed, running):
+                print(f"txcoord coordinator listening on {config.host}:{port}", flush=True)
             await running
         finally:
             watching.cancel()

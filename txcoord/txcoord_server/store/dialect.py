@@ -23,12 +23,8 @@ class Dialect(ABC):
         self.group = group
 
     @abstractmethod
-    def check(self, connection: Connection) -> None:
-        """Refuse settings under which an acknowledged commit can be lost.
-
-        Raises:
-            StoreError: With the setting and the remedy.
-        """
+    def risks(self, connection: Connection) -> list[str]:
+        """Settings of the database under which an acknowledged commit can be lost, each with its remedy."""
 
     @abstractmethod
     def connect(self, engine: Engine) -> Any:

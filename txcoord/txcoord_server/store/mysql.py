@@ -8,14 +8,14 @@ session has NO_BACKSLASH_ESCAPES, so doubling the quote is all that is needed, a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pymysql
 from pymysql.constants import CLIENT
 from pymysql.cursors import Cursor
 from sqlalchemy import Connection, Engine, text
-from txcoord_proto.errors import StoreError, StoreUnavailableError
+from txcoord_proto.errors import StoreUnavailableError
 from txcoord_proto.failpoints import Mode, durable, passes
 from typing_extensions import override
 
@@ -45,6 +45,31 @@ _SESSION = (
     "innodb_lock_wait_timeout = 2, transaction_isolation = 'READ-COMMITTED'"
 )
 _SESSION_MARIADB = _SESSION.replace("transaction_isolation", "tx_isolation")
+
+
+_SETTINGS = (
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN "
+    "('innodb_flush_log_at_trx_commit', 'innodb_doublewrite', 'log_bin', 'sync_binlog')"
+)
+_OTHER_ENGINES = (
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE 'txc\\_%' "
+    "AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name"
+)
+
+
+def risks_of(settings: Mapping[str, str]) -> list[str]:
+    """What is unsafe among the global variables of MariaDB or MySQL, by name."""
+    safe = {
+        "innodb_flush_log_at_trx_commit": ("1", "3"),  # 3 is MariaDB's, and flushes once more than 1
+        "innodb_doublewrite": ("ON", "1", "DETECT_AND_RECOVER"),
+    }
+    if settings["log_bin"] == "ON":
+        safe["sync_binlog"] = ("1",)  # InnoDB rolls back at a restart what the binlog has lost
+    return [
+        f"the database runs with {name} = {settings[name]}: set it to {good[0]}"
+        for name, good in safe.items()
+        if settings[name] not in good
+    ]
 
 
 def literal(value: Any) -> str:
@@ -86,13 +111,10 @@ class MysqlDialect(Dialect):
         self._idle_limit = max(1, lease_ttl // 3000)
 
     @override
-    def check(self, connection: Connection) -> None:
-        flush = connection.scalar(text("SELECT @@innodb_flush_log_at_trx_commit"))
-        if flush != 1:
-            raise StoreError(
-                f"the database runs with innodb_flush_log_at_trx_commit = {flush}: acknowledged decisions could be lost; set "
-                "it to 1, or start the coordinator with --unsafe-store"
-            )
+    def risks(self, connection: Connection) -> list[str]:
+        found = risks_of({str(name): str(value) for name, value in connection.execute(text(_SETTINGS))})
+        tables = connection.scalars(text(_OTHER_ENGINES))
+        return found + [f"{table} is not an InnoDB table: ALTER TABLE {table} ENGINE = InnoDB" for table in tables]
 
     @override
     def connect(self, engine: Engine) -> pymysql.Connection[Any]:

@@ -9,12 +9,13 @@ cancelled) counts as unknown.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import psycopg
 from psycopg import errors
 from sqlalchemy import BigInteger, Connection, Engine, Integer, LargeBinary, SmallInteger, Table, text
-from txcoord_proto.errors import StoreError, StoreUnavailableError
+from txcoord_proto.errors import StoreUnavailableError
 from txcoord_proto.failpoints import Mode, durable, passes
 from typing_extensions import override
 
@@ -77,6 +78,16 @@ _STATEMENTS = {
 _COUNTED = frozenset({"changed_globals", "changed_branches"})
 
 
+def risks_of(settings: Mapping[str, str]) -> list[str]:
+    """What is unsafe among the settings of a session of PostgreSQL, by name."""
+    unsafe: dict[str, tuple[str, ...]] = {name: ("off",) for name in ("fsync", "full_page_writes", "synchronous_commit")}
+    if settings["synchronous_standby_names"]:
+        unsafe["synchronous_commit"] = ("off", "local")  # a standby that is promoted may lack what was acknowledged
+    return [
+        f"PostgreSQL runs with {name} = {settings[name]}: set it to on" for name, bad in unsafe.items() if settings[name] in bad
+    ]
+
+
 class PostgresqlDialect(Dialect):
     """See the module.
 
@@ -95,15 +106,10 @@ class PostgresqlDialect(Dialect):
         self._warned = ""
 
     @override
-    def check(self, connection: Connection) -> None:
-        unsafe = {"fsync": ("off",), "full_page_writes": ("off",), "synchronous_commit": ("off", "local")}
-        for setting, values in unsafe.items():
-            found = connection.scalar(text("SELECT current_setting(:s)"), {"s": setting})
-            if found in values:
-                raise StoreError(
-                    f"PostgreSQL runs with {setting} = {found}: acknowledged decisions could be lost; set it to on, or start the "
-                    "coordinator with --unsafe-store"
-                )
+    def risks(self, connection: Connection) -> list[str]:
+        names = ("fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names")
+        query = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
+        return risks_of({name: setting for name, setting in connection.execute(query, {"names": list(names)})})
 
     @override
     def connect(self, engine: Engine) -> psycopg.Connection[Any]:

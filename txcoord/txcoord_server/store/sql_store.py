@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from txcoord_proto.errors import StoreUnavailableError, TxcoordError
+from txcoord_proto.errors import StoreError, StoreUnavailableError, TxcoordError
 from txcoord_proto.failpoints import Mode, durable, passes
 from txcoord_proto.status import GlobalStatus
 
@@ -34,6 +35,8 @@ from txcoord_server.store import schema
 from txcoord_server.store.clock import DatabaseNow
 from txcoord_server.store.dialect import Dialect
 from txcoord_server.store.migrate import migrate
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -77,6 +80,8 @@ class SqlStore:
         self._node = node
         self.address = address
         """Where clients reach this node; known once its port is bound."""
+        self.accepts_risks = False
+        """Whether it starts on a database whose settings can lose acknowledged commits."""
         self._writer = writer
         self._reader = reader
         self._raw: Any = None
@@ -92,7 +97,7 @@ class SqlStore:
 
     def _start(self) -> None:
         with _wrapped(), self._engine.connect() as connection:
-            self._dialect.check(connection)
+            self._judge(self._dialect.risks(connection))
         with _wrapped():
             migrate(self._engine)
         self._make_group()
@@ -110,6 +115,14 @@ class SqlStore:
                     connection.execute(insert(schema.group).values(row))
             except IntegrityError:
                 pass  # another node started at the same moment
+
+    def _judge(self, risks: list[str]) -> None:
+        if not risks:
+            return
+        text = f"acknowledged decisions can be lost on this store: {'; '.join(risks)}"
+        if not self.accepts_risks:
+            raise StoreError(f"{text}; or start the coordinator with --unsafe-store, where that does not matter")
+        log.warning("%s (--unsafe-store: a global transaction may then be half committed)", text)
 
     async def release(self) -> None:
         """See `Store.release`."""

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, text
-from txcoord_proto.errors import StoreError, StoreUnavailableError
+from txcoord_proto.errors import StoreUnavailableError
 from txcoord_proto.failpoints import Mode, durable, passes
 from typing_extensions import override
 
@@ -26,6 +26,7 @@ from txcoord_server.engine.storage import (
 )
 from txcoord_server.store import sql
 from txcoord_server.store.dialect import Dialect
+from txcoord_server.store.filesystem import network_filesystem
 
 _FENCE = (
     "UPDATE txc_group SET commit_seq = ?, branch_ids = ?, locked = ?, "
@@ -69,10 +70,16 @@ class SqliteDialect(Dialect):
         self._lock_file: int | None = None
 
     @override
-    def check(self, connection: Connection) -> None:
+    def risks(self, connection: Connection) -> list[str]:
+        found = []
+        if kind := network_filesystem(self._path):
+            found.append(
+                f"{self._path} is on a network filesystem ({kind}): put it on a local disk, or use PostgreSQL or MariaDB"
+            )
         mode = connection.scalar(text("PRAGMA journal_mode"))
         if mode != "wal" and connection.scalar(text("PRAGMA journal_mode=WAL")) != "wal":
-            raise StoreError(f"{self._path}: SQLite cannot use WAL here; put the file on a local disk")
+            found.append(f"SQLite cannot use WAL for {self._path}: put it on a local disk")
+        return found
 
     @override
     def connect(self, engine: Engine) -> sqlite3.Connection:
