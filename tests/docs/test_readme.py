@@ -38,8 +38,3 @@ def test_the_first_example(txcoord_coordinator: CoordinatorProcess, tmp_path: Pa
     with engine.connect() as connection:
         assert connection.execute(text("SELECT free, reserved, sold FROM stock")).one() == (8, 0, 2)
     engine.dispose()
-
-
-def test_its_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text()):
-        assert "://" in target or (README.parent / target).exists(), target
