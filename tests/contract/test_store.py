@@ -110,6 +110,22 @@ async def test_what_is_written_is_found_again(store: SqlStore) -> None:
     assert await store.epochs() == {lease.epoch: 0}
 
 
+async def test_a_group_may_be_larger_than_a_packet_to_the_database(store: SqlStore) -> None:
+    lease = await lead(store)
+    group = write(lease)
+    group.new_globals = [active(f"x{n:02d}") for n in range(24)]
+    large = bytes(range(256)) * 4096
+    group.new_branches = [(*branch(f"x{n:02d}", n)[:6], large, *branch("", n)[7:]) for n in range(24)]
+    group.asked = ["x00", "x23"]
+    assert len(await store.commit(group)) == 2
+    chunks = [chunk async for chunk in store.unfinished()]
+    assert [row for _, rows in chunks for row in rows] == group.new_branches
+    stale = write(lease)
+    stale.new_branches = [(*row[:1], row[1] + 100, *row[2:]) for row in group.new_branches]
+    with pytest.raises(FencedError):
+        await store.commit(stale)
+
+
 async def test_changes_are_compared_and_set_together_or_not_at_all(store: SqlStore) -> None:
     lease = await lead(store)
     first = write(lease)

@@ -1,4 +1,4 @@
-"""MariaDB and MySQL: a group commit is one text of several statements, one round trip.
+"""MariaDB and MySQL: a group commit is one text of several statements, one round trip; a huge one is several texts.
 
 The server runs them one after the other and stops at the first that fails, so the fence and the counted updates are followed by a
 guard that fails when they did not change as many rows as they had to. Strings are written as literals of our own making: the
@@ -8,7 +8,7 @@ session has NO_BACKSLASH_ESCAPES, so doubling the quote is all that is needed, a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pymysql
@@ -39,6 +39,8 @@ _FENCE = (
     "WHERE name = {2} AND epoch = {3} AND commit_seq = {0} - 1"
 )
 _GUARD = "SELECT IF(ROW_COUNT() = {}, 1, (SELECT 1 UNION ALL SELECT 2))"
+_MOST_CHARACTERS = 2 << 20
+"""Of one text: at four bytes a character half of the smallest usual max_allowed_packet, 16 MiB; a row has 6 MiB at most."""
 _NOT_ONE_ROW = 1242  # ER_SUBQUERY_NO_1_ROW: a guard has failed
 _SESSION = (
     "SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, "
@@ -83,8 +85,19 @@ def literal(value: Any) -> str:
     return str(int(value))
 
 
-def _rows(rows: Sequence[Row]) -> str:
-    return ",".join(["(" + ",".join(map(literal, row)) + ")" for row in rows])
+def _tuples(rows: Sequence[Row]) -> list[str]:
+    return ["(" + ",".join(map(literal, row)) + ")" for row in rows]
+
+
+def packed(pieces: Sequence[str], most: int = _MOST_CHARACTERS) -> Iterator[Sequence[str]]:
+    """Consecutive pieces of text, together not much longer than one packet to the server may be; almost always all of them."""
+    first, length = 0, 0
+    for at, piece in enumerate(pieces):
+        if length and length + len(piece) > most:
+            yield pieces[first:at]
+            first, length = at, 0
+        length += len(piece)
+    yield pieces[first:]
 
 
 def _list(values: Sequence[str]) -> str:
@@ -150,24 +163,25 @@ class MysqlDialect(Dialect):
         found: tuple[Row, ...] = ()
         try:
             with raw.cursor() as cursor:
-                self._send(cursor, statements)
-                while True:
-                    if statements[at].startswith("SELECT xid"):
-                        found = tuple(cursor.fetchall())
-                    if not cursor.nextset():
-                        break
-                    at += 1
+                for texts in packed(statements):
+                    self._send(cursor, texts)
+                    while True:
+                        if statements[at].startswith("SELECT xid"):
+                            found = tuple(cursor.fetchall())
+                        at += 1
+                        if not cursor.nextset():
+                            break
         except pymysql.Error as error:
             self._failed(raw, error, write, at)
-        if at + 1 != len(statements):
-            raise UnknownCommitError(f"{at + 1} of {len(statements)} statements of a group commit were answered")
+        if at != len(statements):
+            raise UnknownCommitError(f"{at} of {len(statements)} statements of a group commit were answered")
         return sql.outcomes(found)
 
     @staticmethod
     @passes(Mode.IN)
-    def _send(cursor: Cursor, statements: list[str]) -> None:
+    def _send(cursor: Cursor, texts: Sequence[str]) -> None:
         """Returns with the first answer, while the server works on the rest."""
-        cursor.execute(";".join(statements))
+        cursor.execute(";".join(texts))
 
     def _statements(self, write: GroupWrite, locked: bool) -> list[str]:
         fence = (write.commit_seq, write.branch_ids, literal(self.group), write.epoch, int(locked))
@@ -179,7 +193,8 @@ class MysqlDialect(Dialect):
         )
         for table, columns, rows in inserts:
             if rows:
-                out.append(f"INSERT INTO {table} ({','.join(columns)}) VALUES {_rows(rows)}")
+                into = f"INSERT INTO {table} ({','.join(columns)}) VALUES "
+                out += [into + ",".join(tuples) for tuples in packed(_tuples(rows))]
         updates: tuple[tuple[str, tuple[str, ...], tuple[str, ...], list[Row]], ...] = (
             ("txc_global", ("xid", "status"), CHANGED_GLOBAL, write.changed_globals),
             ("txc_branch", ("xid", "id"), CHANGED_BRANCH, write.changed_branches),
