@@ -77,8 +77,8 @@ def write(lease: Lease, number: int = 1) -> GroupWrite:
 
 def active(xid: str, **changes: object) -> Row:
     row: dict[str, object] = {
-        "xid": xid, "grp": "default", "status": "ACTIVE", "decision": None, "reason": None, "name": "naïve 'quoted' \\n",
-        "service": "order",
+        "xid": xid, "grp": "default", "status": "ACTIVE", "decision": None, "reason": None, "cause": "",
+        "name": "naïve 'quoted' \\n", "service": "order",
         "business_key": None, "traceparent": "", "begin_key": 7, "begun_at": 1, "first_begun_at": 1, "deadline_at": 9,
         "decided_at": 0, "settled_at": 0, "version": 1, "once_parked": 0, "forced": 0, "purge_at": None, "commit_seq": 1,
     }  # fmt: skip
@@ -91,7 +91,7 @@ def branch(xid: str, id: int) -> Row:
 
 
 def changed(xid: str, before: str, status: str, decision: str, settled: int = 0) -> Row:
-    return (xid, before, status, decision, "REQUESTED", 5, settled, 2, 0, 0, None, 2)
+    return (xid, before, status, decision, "REQUESTED", "KeyError('sku')", 5, settled, 2, 0, 0, None, 2)
 
 
 async def test_what_is_written_is_found_again(store: SqlStore) -> None:

@@ -80,9 +80,9 @@ class Books:
         self.t.commit((caller, number), service, xid, wait, self.now)
         return number
 
-    def rollback(self, xid: str, wait: Wait = Wait.SETTLED, service: str = "order") -> int:
+    def rollback(self, xid: str, wait: Wait = Wait.SETTLED, service: str = "order", cause: str = "") -> int:
         caller, number = self.ticket()
-        self.t.rollback((caller, number), service, xid, wait, self.now)
+        self.t.rollback((caller, number), service, xid, wait, self.now, cause)
         return number
 
     def prepared(self, *resources: str, kind: BranchType = BranchType.TCC) -> Transaction:

@@ -6,6 +6,7 @@ import pytest
 from txcoord_proto.errors import InvalidArgumentError, TooManyTransactionsError
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, PhaseOne, Reason, Wait
 from txcoord_server.domain.answers import OK, SETTLED, Begun, Decided, LockState, Reported
+from txcoord_server.domain.explain import explain
 from txcoord_server.domain.limits import Limits
 from txcoord_server.domain.transactions import NewBranch, NewTransaction
 
@@ -83,6 +84,16 @@ def test_commit_without_branches_has_a_row_and_is_settled_with_it() -> None:
     assert list(effects.transactions) == [transaction]
     assert transaction.status is G.COMMITTED
     assert books.told(request) is SETTLED
+
+
+def test_a_rollback_explains_itself_in_the_words_of_who_asked_for_it() -> None:
+    books = Books()
+    transaction = books.prepared()
+    request = books.rollback(transaction.xid, Wait.DECIDED, cause="OutOfStock('tea')\0" + "x" * 600)
+    books.commit_group()
+    assert books.told(request) is OK
+    assert "its initiator asked for it (OutOfStock('tea')\ufffdxxx" in explain(transaction).text
+    assert len(transaction.cause) == 500
 
 
 def test_commit_waits_for_a_report_that_is_under_way() -> None:

@@ -57,7 +57,7 @@ def explain(transaction: Transaction) -> Explanation:
         decided = "Commit is decided"
     else:
         why = _WHY_ROLLED_BACK[transaction.reason or Reason.REQUESTED]
-        decided = f"Rollback is decided since {why}"
+        decided = f"Rollback is decided since {why}" + (f" ({transaction.cause})" if transaction.cause else "")
     parked = [b for b in transaction.branches if b.status is BranchStatus.PARKED]
     if parked:
         first = parked[0]

@@ -100,6 +100,7 @@ class Transaction:
         "begin_key",
         "begun_at",
         "branches",
+        "cause",
         "commit_wait",
         "deadline_at",
         "decided_at",
@@ -132,6 +133,8 @@ class Transaction:
         self.status = GlobalStatus.ACTIVE
         self.decision: Decision | None = None
         self.reason: Reason | None = None
+        self.cause = ""
+        """What lies behind the reason, in the words of whoever brought it about."""
         self.key = ""
         self.traceparent = ""
         self.begin_key = 0

@@ -317,7 +317,7 @@ class Transactions:
         transaction.unreported -= 1
         self.ledger.effects.branches[branch] = None
         if result is PhaseOne.UNKNOWN:
-            self.decide(transaction, Decision.ROLLBACK, Reason.BRANCH_UNKNOWN, now)
+            self.decide(transaction, Decision.ROLLBACK, Reason.BRANCH_UNKNOWN, now, error)
             return
         if result is PhaseOne.FAILED:
             transaction.open -= 1
@@ -343,24 +343,24 @@ class Transactions:
             transaction.commit_wait = min(until, transaction.deadline_at) if transaction.deadline_at else until
             self._deadlines.add(transaction.commit_wait, transaction)
 
-    def rollback(self, ticket: Ticket, service: str, xid: str, wait: Wait, now: int) -> None:
+    def rollback(self, ticket: Ticket, service: str, xid: str, wait: Wait, now: int, cause: str = "") -> None:
         """Decide rollback; answered with the write-once decision, or refused where that is commit."""
         transaction = self._owned(ticket, service, xid, "rollback")
         if transaction is not None:
-            self._roll_back(ticket, transaction, wait, Reason.REQUESTED, now)
+            self._roll_back(ticket, transaction, wait, Reason.REQUESTED, now, cause)
 
-    def rollback_only(self, ticket: Ticket, xid: str, now: int) -> None:
+    def rollback_only(self, ticket: Ticket, xid: str, now: int, cause: str = "") -> None:
         """A participant's veto: decide rollback now, whoever began the transaction."""
         transaction = self.ledger.by_xid.get(xid)
         if transaction is None:
             self.ledger.ask_store(AbsentQuestion(ticket, "rollback", (xid,)))
             return
-        self._roll_back(ticket, transaction, Wait.DECIDED, Reason.ROLLBACK_ONLY, now)
+        self._roll_back(ticket, transaction, Wait.DECIDED, Reason.ROLLBACK_ONLY, now, cause)
 
-    def _roll_back(self, ticket: Ticket, transaction: Transaction, wait: Wait, reason: Reason, now: int) -> None:
+    def _roll_back(self, ticket: Ticket, transaction: Transaction, wait: Wait, reason: Reason, now: int, cause: str) -> None:
         self.settler.wait_for(transaction, Waiter(ticket, Decision.ROLLBACK, wait, now + self.limits.rollback_wait))
         if transaction.status is GlobalStatus.ACTIVE:
-            self.decide(transaction, Decision.ROLLBACK, reason, now)
+            self.decide(transaction, Decision.ROLLBACK, reason, now, cause)
         else:
             self.settler.tell_decided(transaction)
 
@@ -380,7 +380,7 @@ class Transactions:
             return None
         return transaction
 
-    def decide(self, transaction: Transaction, decision: Decision, reason: Reason, now: int) -> None:
+    def decide(self, transaction: Transaction, decision: Decision, reason: Reason, now: int, cause: str = "") -> None:
         """Take the write-once decision; its second phases start when the group commit has returned.
 
         Raises:
@@ -391,6 +391,8 @@ class Transactions:
         self.ledger.move(transaction, event)
         transaction.decision = decision
         transaction.reason = reason
+        if cause:
+            transaction.cause = bounds.clean_text(cause, bounds.MAX_ERROR)
         transaction.decided_at = now
         transaction.version += 1
         if transaction.deadline_at:

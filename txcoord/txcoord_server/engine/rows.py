@@ -49,16 +49,17 @@ class RowBuilder:
         if before is None:
             write.new_globals.append(
                 (
-                    t.xid, self._group, status.value, t.decision and t.decision.value, t.reason and t.reason.value, t.name,
-                    t.account.service, t.key or None, t.traceparent, t.begin_key, t.begun_at, t.first_begun_at, t.deadline_at,
-                    t.decided_at, t.settled_at, t.version, int(t.once_parked), int(t.forced), purge_at, write.commit_seq,
+                    t.xid, self._group, status.value, t.decision and t.decision.value, t.reason and t.reason.value, t.cause,
+                    t.name, t.account.service, t.key or None, t.traceparent, t.begin_key, t.begun_at, t.first_begun_at,
+                    t.deadline_at, t.decided_at, t.settled_at, t.version, int(t.once_parked), int(t.forced),
+                    purge_at, write.commit_seq,
                 )
             )  # fmt: skip
         else:
             write.changed_globals.append(
                 (
-                    t.xid, before.value, status.value, t.decision and t.decision.value, t.reason and t.reason.value, t.decided_at,
-                    t.settled_at, t.version, int(t.once_parked), int(t.forced), purge_at, write.commit_seq,
+                    t.xid, before.value, status.value, t.decision and t.decision.value, t.reason and t.reason.value,
+                    t.cause, t.decided_at, t.settled_at, t.version, int(t.once_parked), int(t.forced), purge_at, write.commit_seq,
                 )
             )  # fmt: skip
 
@@ -103,12 +104,13 @@ def restore(ledger: Ledger, rows: Sequence[Row], branches: Sequence[Row], outage
 
 
 def _transaction(ledger: Ledger, row: Row, outage: int) -> Transaction:
-    (xid, _, status, decision, reason, name, service, key, traceparent, begin_key, begun_at, first_begun_at, deadline_at,
+    (xid, _, status, decision, reason, cause, name, service, key, traceparent, begin_key, begun_at, first_begun_at, deadline_at,
      decided_at, settled_at, version, once_parked, forced, _, _) = row  # fmt: skip
     t = Transaction(xid, sys.intern(name), ledger.account(service), begun_at, deadline_at and deadline_at + outage)
     t.status = t.stored_status = GlobalStatus(status)
     t.decision = Decision(decision) if decision else None
     t.reason = Reason(reason) if reason else None
+    t.cause = cause
     t.key = key or ""
     t.traceparent = traceparent
     t.begin_key = begin_key

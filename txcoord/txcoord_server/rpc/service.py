@@ -155,14 +155,14 @@ class CoordinatorService:
         """`Rollback`."""
         call = UnaryCall(principal)
         wait = convert.WAITS.get(m.wait, Wait.SETTLED)
-        engine.transactions.rollback((call, call.number), principal.service, m.xid, wait, engine.now())
+        engine.transactions.rollback((call, call.number), principal.service, m.xid, wait, engine.now(), m.reason)
         engine.flush()
         return convert.decision(m.xid, Decision.ROLLBACK, await call.result())
 
     async def set_rollback_only(self, m: pb.RollbackOnlyRequest, engine: Engine, principal: Principal) -> pb.DecisionReply:
         """`SetRollbackOnly`."""
         call = UnaryCall(principal)
-        engine.transactions.rollback_only((call, call.number), m.xid, engine.now())
+        engine.transactions.rollback_only((call, call.number), m.xid, engine.now(), m.reason)
         engine.flush()
         return convert.decision(m.xid, Decision.ROLLBACK, await call.result())
 

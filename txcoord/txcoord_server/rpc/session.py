@@ -192,11 +192,12 @@ class Session:
     def _rollback(self, request_id: int, m: pb.RollbackRequest) -> None:
         engine, connection = self._open
         wait = convert.WAITS.get(m.wait, Wait.SETTLED)
-        engine.transactions.rollback((connection, request_id), connection.principal.service, m.xid, wait, engine.now())
+        ticket = (connection, request_id)
+        engine.transactions.rollback(ticket, connection.principal.service, m.xid, wait, engine.now(), m.reason)
 
     def _rollback_only(self, request_id: int, m: pb.RollbackOnlyRequest) -> None:
         engine, connection = self._open
-        engine.transactions.rollback_only((connection, request_id), m.xid, engine.now())
+        engine.transactions.rollback_only((connection, request_id), m.xid, engine.now(), m.reason)
 
     def _status(self, request_id: int, m: pb.StatusRequest) -> None:
         self._spawn(self._tell_status(request_id, m.xid, m.key))

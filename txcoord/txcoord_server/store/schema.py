@@ -90,6 +90,7 @@ transaction = Table(
     Column("status", String(16), nullable=False),
     Column("decision", String(16)),
     Column("reason", String(32)),
+    Column("cause", String(MAX_ERROR), nullable=False, server_default="", comment="what lies behind the reason, in words"),
     Column("name", String(MAX_NAME), nullable=False),
     Column("service", String(MAX_NAME), nullable=False),
     Column("business_key", String(MAX_KEY)),

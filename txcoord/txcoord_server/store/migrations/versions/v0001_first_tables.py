@@ -90,6 +90,13 @@ def upgrade() -> None:
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("decision", sa.String(length=16), nullable=True),
         sa.Column("reason", sa.String(length=32), nullable=True),
+        sa.Column(
+            "cause",
+            sa.String(length=500),
+            server_default="",
+            nullable=False,
+            comment="what lies behind the reason, in words",
+        ),
         sa.Column("name", sa.String(length=128), nullable=False),
         sa.Column("service", sa.String(length=128), nullable=False),
         sa.Column("business_key", sa.String(length=128), nullable=True),
