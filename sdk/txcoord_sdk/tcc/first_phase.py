@@ -72,6 +72,8 @@ class Call:
         self.instance = instance
         self.arguments = arguments
         self.given = given
+        self._asked_at = 0.0
+        """`boot_time` at which its registration was asked for: it is not younger than that."""
 
     def steps(self, doors: FirstPhase) -> Steps[Any]:
         """Phase one, from registration to report.
@@ -98,6 +100,7 @@ class Call:
             database_id = database.id or (yield Invoke(lambda: doors.prepare(database)))
         resource = action.resource(self.client.service, database_id)
         registration = Registration(BranchType.TCC, resource, arguments=encoded)
+        self._asked_at = boot_time()
         branch_id = yield from transaction.register_steps(registration)
         branch = TccBranch(transaction.known_xid, branch_id, resource)
         if database is None:
@@ -165,7 +168,7 @@ class Call:
     ) -> Work:
         """Write the branch's row before any of its effects, then enlist it."""
         has_row = self.action.fence == "row"
-        too_old = boot_time() + database.fence_retention / 2
+        too_old = self._asked_at + database.fence_retention / 2  # the answer may have waited for us longer than any guard
 
         def work(connection: Connection) -> None:
             if connection.engine.dialect is not database.sync_engine.dialect:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -238,6 +239,29 @@ def test_a_try_that_its_fence_no_longer_protects_is_refused(client: Client, sqli
     def order() -> None:
         with client.global_transaction(name="order"):
             reserve()
+
+    with pytest.raises(DeadlinePassedError, match="fence does not protect it any more"):
+        order()
+    assert stock(sqlite_engine) == (10, 0, 0)
+
+
+def test_a_try_is_as_old_as_the_question_for_its_branch(client: Client, sqlite_engine: Engine) -> None:
+    """A process stands still before it takes the answer, for longer than a guard stays: it wakes up to a branch that is old."""
+    client.bind(sqlite_engine)
+    reserve = reserve_on(client)
+    client.databases.get().fence_retention = 4.0
+
+    def order() -> None:
+        with client.global_transaction(name="order"), Session(sqlite_engine) as session:
+            steps = Call(client, reserve.action, None, {"quantity": 3}, session).steps(Doors())
+            value: Any = None
+            with contextlib.suppress(StopIteration):
+                while True:
+                    effect = steps.send(value)
+                    if isinstance(value, int):
+                        time.sleep(2.1)
+                    value = perform(effect)
+            session.commit()
 
     with pytest.raises(DeadlinePassedError, match="fence does not protect it any more"):
         order()

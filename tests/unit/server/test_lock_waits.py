@@ -147,3 +147,20 @@ def test_a_circle_that_a_grant_closes_is_found_by_the_next_tick() -> None:
     books.settle(young.branches[0])
     books.commit_group()
     assert books.told(waiting) is OK
+
+
+def test_a_wait_that_its_own_decision_ends_gives_back_no_lock_that_another_branch_needs() -> None:
+    """Seed 251 of the simulation: rows that were yet to be restored were told to be free."""
+    books = Books()
+    holder, other = held(books, "b"), held(books, "a")
+    waits = wait(books, other, "a", "b")
+    books.rollback(other.xid)
+    books.rollback(holder.xid)
+    books.settle(holder.branches[0])
+    books.commit_group()
+    assert books.error(waits) == "NOT_ACTIVE"
+    locks = books.t.ledger.locks
+    assert locks.free_for(None, DB, ("b",)) is None
+    assert locks.free_for(None, DB, ("a",)) is other, "its branch has yet to put back what was before"
+    books.settle(other.branches[0])
+    assert locks.count == 0
