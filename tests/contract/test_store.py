@@ -255,7 +255,7 @@ async def test_listing_filters_and_pages(store: SqlStore) -> None:
     await store.commit(group)
 
     async def xids(wanted: ListFilter) -> list[object]:
-        return [row[0] for row in await store.listing(wanted)]
+        return [row[0] for row in (await store.listing(wanted))[0]]
 
     assert await xids(ListFilter()) == ["x2", "x1"]
     assert await xids(ListFilter(limit=1)) == ["x2"]

@@ -82,7 +82,7 @@ class App:
         )
         store.accepts_risks = config.unsafe_store
         node = Node(config.engine, store, config.node, SystemClock(), SystemRng(), without_collection)
-        server = Server(node, self._authenticator, store.batch_cap)
+        server = Server(node, self._authenticator, store.batch_cap, store.url)
         port = server.listen(server_address, self._credentials())
         store.address = config.advertise or f"{config.host}:{port}"
         metrics = MetricsServer(node, config.metrics) if config.metrics else None

@@ -400,7 +400,7 @@ class NextEvent(_message.Message):
     def __init__(self, at: _Optional[int] = ..., code: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Transaction(_message.Message):
-    __slots__ = ("xid", "status", "decision", "reason", "name", "service", "key", "traceparent", "begun_at", "deadline_at", "decided_at", "settled_at", "version", "branches", "explanation_code", "explanation", "next_events")
+    __slots__ = ("xid", "status", "decision", "reason", "name", "service", "key", "traceparent", "begun_at", "deadline_at", "decided_at", "settled_at", "version", "branches", "explanation_code", "explanation", "next_events", "overdue", "forced")
     XID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
@@ -418,6 +418,8 @@ class Transaction(_message.Message):
     EXPLANATION_CODE_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     NEXT_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    OVERDUE_FIELD_NUMBER: _ClassVar[int]
+    FORCED_FIELD_NUMBER: _ClassVar[int]
     xid: str
     status: GlobalStatus
     decision: str
@@ -435,7 +437,9 @@ class Transaction(_message.Message):
     explanation_code: str
     explanation: str
     next_events: _containers.RepeatedCompositeFieldContainer[NextEvent]
-    def __init__(self, xid: _Optional[str] = ..., status: _Optional[_Union[GlobalStatus, str]] = ..., decision: _Optional[str] = ..., reason: _Optional[str] = ..., name: _Optional[str] = ..., service: _Optional[str] = ..., key: _Optional[str] = ..., traceparent: _Optional[str] = ..., begun_at: _Optional[int] = ..., deadline_at: _Optional[int] = ..., decided_at: _Optional[int] = ..., settled_at: _Optional[int] = ..., version: _Optional[int] = ..., branches: _Optional[_Iterable[_Union[Branch, _Mapping]]] = ..., explanation_code: _Optional[str] = ..., explanation: _Optional[str] = ..., next_events: _Optional[_Iterable[_Union[NextEvent, _Mapping]]] = ...) -> None: ...
+    overdue: bool
+    forced: bool
+    def __init__(self, xid: _Optional[str] = ..., status: _Optional[_Union[GlobalStatus, str]] = ..., decision: _Optional[str] = ..., reason: _Optional[str] = ..., name: _Optional[str] = ..., service: _Optional[str] = ..., key: _Optional[str] = ..., traceparent: _Optional[str] = ..., begun_at: _Optional[int] = ..., deadline_at: _Optional[int] = ..., decided_at: _Optional[int] = ..., settled_at: _Optional[int] = ..., version: _Optional[int] = ..., branches: _Optional[_Iterable[_Union[Branch, _Mapping]]] = ..., explanation_code: _Optional[str] = ..., explanation: _Optional[str] = ..., next_events: _Optional[_Iterable[_Union[NextEvent, _Mapping]]] = ..., overdue: bool = ..., forced: bool = ...) -> None: ...
 
 class StatusReply(_message.Message):
     __slots__ = ("transaction",)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from txcoord_proto.v1 import coordinator_pb2 as txcoord__proto_dot_v1_dot_coordinator__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftxcoord_proto/v1/operator.proto\x12\ntxcoord.v1\x1a\"txcoord_proto/v1/coordinator.proto\"u\n\x0bListRequest\x12*\n\x08statuses\x18\x01 \x03(\x0e\x32\x18.txcoord.v1.GlobalStatus\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\t\"H\n\tListReply\x12-\n\x0ctransactions\x18\x01 \x03(\x0b\x32\x17.txcoord.v1.Transaction\x12\x0c\n\x04more\x18\x02 \x01(\x08\"<\n\x0cRetryRequest\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"L\n\x0c\x46orceRequest\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\"<\n\x0cLocksRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0b\n\x03xid\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"G\n\x08HeldLock\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0b\n\x03xid\x18\x03 \x01(\t\x12\x0f\n\x07waiters\x18\x04 \x03(\t\"?\n\nLocksReply\x12#\n\x05locks\x18\x01 \x03(\x0b\x32\x14.txcoord.v1.HeldLock\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\x11\n\x0fOverviewRequest\"Z\n\x0eServedResource\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x10\n\x08sessions\x18\x02 \x01(\r\x12\x0f\n\x07waiting\x18\x03 \x01(\r\x12\x13\n\x0bunavailable\x18\x04 \x01(\x08\"\xed\x02\n\rOverviewReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x12\n\ncommit_seq\x18\x04 \x01(\x04\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\r\n\x05store\x18\x06 \x01(\t\x12\x41\n\x0ctransactions\x18\x07 \x03(\x0b\x32+.txcoord.v1.OverviewReply.TransactionsEntry\x12-\n\tresources\x18\x08 \x03(\x0b\x32\x1a.txcoord.v1.ServedResource\x12\r\n\x05locks\x18\t \x01(\x04\x12\x10\n\x08sessions\x18\n \x01(\x04\x12\x0b\n\x03now\x18\x0b \x01(\x04\x12\x17\n\x0foldest_begun_at\x18\x0c \x01(\x04\x12\x0e\n\x06health\x18\r \x01(\t\x1a\x33\n\x11TransactionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xb9\x02\n\x08Operator\x12\x36\n\x04List\x12\x17.txcoord.v1.ListRequest\x1a\x15.txcoord.v1.ListReply\x12:\n\x05Retry\x12\x18.txcoord.v1.RetryRequest\x1a\x17.txcoord.v1.StatusReply\x12:\n\x05\x46orce\x12\x18.txcoord.v1.ForceRequest\x1a\x17.txcoord.v1.StatusReply\x12\x39\n\x05Locks\x12\x18.txcoord.v1.LocksRequest\x1a\x16.txcoord.v1.LocksReply\x12\x42\n\x08Overview\x12\x1b.txcoord.v1.OverviewRequest\x1a\x19.txcoord.v1.OverviewReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftxcoord_proto/v1/operator.proto\x12\ntxcoord.v1\x1a\"txcoord_proto/v1/coordinator.proto\"\x86\x01\n\x0bListRequest\x12*\n\x08statuses\x18\x01 \x03(\x0e\x32\x18.txcoord.v1.GlobalStatus\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\t\x12\x0f\n\x07overdue\x18\x06 \x01(\x08\"H\n\tListReply\x12-\n\x0ctransactions\x18\x01 \x03(\x0b\x32\x17.txcoord.v1.Transaction\x12\x0c\n\x04more\x18\x02 \x01(\x08\"N\n\x03\x41\x63t\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0b\n\x03\x61\x63t\x18\x02 \x01(\t\x12\n\n\x02\x61t\x18\x03 \x01(\x04\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"X\n\tShowReply\x12,\n\x0btransaction\x18\x01 \x01(\x0b\x32\x17.txcoord.v1.Transaction\x12\x1d\n\x04\x61\x63ts\x18\x02 \x03(\x0b\x32\x0f.txcoord.v1.Act\"<\n\x0cRetryRequest\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"L\n\x0c\x46orceRequest\x12\x0b\n\x03xid\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\"<\n\x0cLocksRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0b\n\x03xid\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"G\n\x08HeldLock\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0b\n\x03xid\x18\x03 \x01(\t\x12\x0f\n\x07waiters\x18\x04 \x03(\t\"?\n\nLocksReply\x12#\n\x05locks\x18\x01 \x03(\x0b\x32\x14.txcoord.v1.HeldLock\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\x11\n\x0fOverviewRequest\"Z\n\x0eServedResource\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x10\n\x08sessions\x18\x02 \x01(\r\x12\x0f\n\x07waiting\x18\x03 \x01(\r\x12\x13\n\x0bunavailable\x18\x04 \x01(\x08\"\x94\x03\n\rOverviewReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x12\n\ncommit_seq\x18\x04 \x01(\x04\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\r\n\x05store\x18\x06 \x01(\t\x12\x41\n\x0ctransactions\x18\x07 \x03(\x0b\x32+.txcoord.v1.OverviewReply.TransactionsEntry\x12-\n\tresources\x18\x08 \x03(\x0b\x32\x1a.txcoord.v1.ServedResource\x12\r\n\x05locks\x18\t \x01(\x04\x12\x10\n\x08sessions\x18\n \x01(\x04\x12\x0b\n\x03now\x18\x0b \x01(\x04\x12\x17\n\x0foldest_begun_at\x18\x0c \x01(\x04\x12\x0e\n\x06health\x18\r \x01(\t\x12\x0f\n\x07overdue\x18\x0e \x01(\x04\x12\x14\n\x0clocks_waited\x18\x0f \x01(\x04\x1a\x33\n\x11TransactionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xf3\x02\n\x08Operator\x12\x36\n\x04List\x12\x17.txcoord.v1.ListRequest\x1a\x15.txcoord.v1.ListReply\x12\x38\n\x04Show\x12\x19.txcoord.v1.StatusRequest\x1a\x15.txcoord.v1.ShowReply\x12:\n\x05Retry\x12\x18.txcoord.v1.RetryRequest\x1a\x17.txcoord.v1.StatusReply\x12:\n\x05\x46orce\x12\x18.txcoord.v1.ForceRequest\x1a\x17.txcoord.v1.StatusReply\x12\x39\n\x05Locks\x12\x18.txcoord.v1.LocksRequest\x1a\x16.txcoord.v1.LocksReply\x12\x42\n\x08Overview\x12\x1b.txcoord.v1.OverviewRequest\x1a\x19.txcoord.v1.OverviewReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,28 +34,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OVERVIEWREPLY_TRANSACTIONSENTRY']._loaded_options = None
   _globals['_OVERVIEWREPLY_TRANSACTIONSENTRY']._serialized_options = b'8\001'
-  _globals['_LISTREQUEST']._serialized_start=83
-  _globals['_LISTREQUEST']._serialized_end=200
-  _globals['_LISTREPLY']._serialized_start=202
-  _globals['_LISTREPLY']._serialized_end=274
-  _globals['_RETRYREQUEST']._serialized_start=276
-  _globals['_RETRYREQUEST']._serialized_end=336
-  _globals['_FORCEREQUEST']._serialized_start=338
-  _globals['_FORCEREQUEST']._serialized_end=414
-  _globals['_LOCKSREQUEST']._serialized_start=416
-  _globals['_LOCKSREQUEST']._serialized_end=476
-  _globals['_HELDLOCK']._serialized_start=478
-  _globals['_HELDLOCK']._serialized_end=549
-  _globals['_LOCKSREPLY']._serialized_start=551
-  _globals['_LOCKSREPLY']._serialized_end=614
-  _globals['_OVERVIEWREQUEST']._serialized_start=616
-  _globals['_OVERVIEWREQUEST']._serialized_end=633
-  _globals['_SERVEDRESOURCE']._serialized_start=635
-  _globals['_SERVEDRESOURCE']._serialized_end=725
-  _globals['_OVERVIEWREPLY']._serialized_start=728
-  _globals['_OVERVIEWREPLY']._serialized_end=1093
-  _globals['_OVERVIEWREPLY_TRANSACTIONSENTRY']._serialized_start=1042
-  _globals['_OVERVIEWREPLY_TRANSACTIONSENTRY']._serialized_end=1093
-  _globals['_OPERATOR']._serialized_start=1096
-  _globals['_OPERATOR']._serialized_end=1409
+  _globals['_LISTREQUEST']._serialized_start=84
+  _globals['_LISTREQUEST']._serialized_end=218
+  _globals['_LISTREPLY']._serialized_start=220
+  _globals['_LISTREPLY']._serialized_end=292
+  _globals['_ACT']._serialized_start=294
+  _globals['_ACT']._serialized_end=372
+  _globals['_SHOWREPLY']._serialized_start=374
+  _globals['_SHOWREPLY']._serialized_end=462
+  _globals['_RETRYREQUEST']._serialized_start=464
+  _globals['_RETRYREQUEST']._serialized_end=524
+  _globals['_FORCEREQUEST']._serialized_start=526
+  _globals['_FORCEREQUEST']._serialized_end=602
+  _globals['_LOCKSREQUEST']._serialized_start=604
+  _globals['_LOCKSREQUEST']._serialized_end=664
+  _globals['_HELDLOCK']._serialized_start=666
+  _globals['_HELDLOCK']._serialized_end=737
+  _globals['_LOCKSREPLY']._serialized_start=739
+  _globals['_LOCKSREPLY']._serialized_end=802
+  _globals['_OVERVIEWREQUEST']._serialized_start=804
+  _globals['_OVERVIEWREQUEST']._serialized_end=821
+  _globals['_SERVEDRESOURCE']._serialized_start=823
+  _globals['_SERVEDRESOURCE']._serialized_end=913
+  _globals['_OVERVIEWREPLY']._serialized_start=916
+  _globals['_OVERVIEWREPLY']._serialized_end=1320
+  _globals['_OVERVIEWREPLY_TRANSACTIONSENTRY']._serialized_start=1269
+  _globals['_OVERVIEWREPLY_TRANSACTIONSENTRY']._serialized_end=1320
+  _globals['_OPERATOR']._serialized_start=1323
+  _globals['_OPERATOR']._serialized_end=1694
 # @@protoc_insertion_point(module_scope)

@@ -7,18 +7,20 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ListRequest(_message.Message):
-    __slots__ = ("statuses", "service", "key", "limit", "after")
+    __slots__ = ("statuses", "service", "key", "limit", "after", "overdue")
     STATUSES_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    OVERDUE_FIELD_NUMBER: _ClassVar[int]
     statuses: _containers.RepeatedScalarFieldContainer[_coordinator_pb2.GlobalStatus]
     service: str
     key: str
     limit: int
     after: str
-    def __init__(self, statuses: _Optional[_Iterable[_Union[_coordinator_pb2.GlobalStatus, str]]] = ..., service: _Optional[str] = ..., key: _Optional[str] = ..., limit: _Optional[int] = ..., after: _Optional[str] = ...) -> None: ...
+    overdue: bool
+    def __init__(self, statuses: _Optional[_Iterable[_Union[_coordinator_pb2.GlobalStatus, str]]] = ..., service: _Optional[str] = ..., key: _Optional[str] = ..., limit: _Optional[int] = ..., after: _Optional[str] = ..., overdue: bool = ...) -> None: ...
 
 class ListReply(_message.Message):
     __slots__ = ("transactions", "more")
@@ -27,6 +29,28 @@ class ListReply(_message.Message):
     transactions: _containers.RepeatedCompositeFieldContainer[_coordinator_pb2.Transaction]
     more: bool
     def __init__(self, transactions: _Optional[_Iterable[_Union[_coordinator_pb2.Transaction, _Mapping]]] = ..., more: bool = ...) -> None: ...
+
+class Act(_message.Message):
+    __slots__ = ("version", "act", "at", "actor", "reason")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ACT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    act: str
+    at: int
+    actor: str
+    reason: str
+    def __init__(self, version: _Optional[int] = ..., act: _Optional[str] = ..., at: _Optional[int] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ShowReply(_message.Message):
+    __slots__ = ("transaction", "acts")
+    TRANSACTION_FIELD_NUMBER: _ClassVar[int]
+    ACTS_FIELD_NUMBER: _ClassVar[int]
+    transaction: _coordinator_pb2.Transaction
+    acts: _containers.RepeatedCompositeFieldContainer[Act]
+    def __init__(self, transaction: _Optional[_Union[_coordinator_pb2.Transaction, _Mapping]] = ..., acts: _Optional[_Iterable[_Union[Act, _Mapping]]] = ...) -> None: ...
 
 class RetryRequest(_message.Message):
     __slots__ = ("xid", "version", "reason")
@@ -97,7 +121,7 @@ class ServedResource(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., sessions: _Optional[int] = ..., waiting: _Optional[int] = ..., unavailable: bool = ...) -> None: ...
 
 class OverviewReply(_message.Message):
-    __slots__ = ("version", "group", "epoch", "commit_seq", "node", "store", "transactions", "resources", "locks", "sessions", "now", "oldest_begun_at", "health")
+    __slots__ = ("version", "group", "epoch", "commit_seq", "node", "store", "transactions", "resources", "locks", "sessions", "now", "oldest_begun_at", "health", "overdue", "locks_waited")
     class TransactionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +142,8 @@ class OverviewReply(_message.Message):
     NOW_FIELD_NUMBER: _ClassVar[int]
     OLDEST_BEGUN_AT_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
+    OVERDUE_FIELD_NUMBER: _ClassVar[int]
+    LOCKS_WAITED_FIELD_NUMBER: _ClassVar[int]
     version: str
     group: str
     epoch: int
@@ -131,4 +157,6 @@ class OverviewReply(_message.Message):
     now: int
     oldest_begun_at: int
     health: str
-    def __init__(self, version: _Optional[str] = ..., group: _Optional[str] = ..., epoch: _Optional[int] = ..., commit_seq: _Optional[int] = ..., node: _Optional[str] = ..., store: _Optional[str] = ..., transactions: _Optional[_Mapping[str, int]] = ..., resources: _Optional[_Iterable[_Union[ServedResource, _Mapping]]] = ..., locks: _Optional[int] = ..., sessions: _Optional[int] = ..., now: _Optional[int] = ..., oldest_begun_at: _Optional[int] = ..., health: _Optional[str] = ...) -> None: ...
+    overdue: int
+    locks_waited: int
+    def __init__(self, version: _Optional[str] = ..., group: _Optional[str] = ..., epoch: _Optional[int] = ..., commit_seq: _Optional[int] = ..., node: _Optional[str] = ..., store: _Optional[str] = ..., transactions: _Optional[_Mapping[str, int]] = ..., resources: _Optional[_Iterable[_Union[ServedResource, _Mapping]]] = ..., locks: _Optional[int] = ..., sessions: _Optional[int] = ..., now: _Optional[int] = ..., oldest_begun_at: _Optional[int] = ..., health: _Optional[str] = ..., overdue: _Optional[int] = ..., locks_waited: _Optional[int] = ...) -> None: ...

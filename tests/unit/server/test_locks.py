@@ -92,7 +92,7 @@ class LockMachine(RuleBasedStateMachine):
 
     @invariant()
     def table_and_model_agree(self) -> None:
-        entries = {key: holder for _, key, holder, _ in self.table.entries()}
+        entries = {entry.key: entry.holder for entry in self.table.entries()}
         assert entries == self.model
         assert self.table.count == len(self.model)
 
@@ -114,7 +114,7 @@ class LockMachine(RuleBasedStateMachine):
 
     def waited_for_by(self, start: Transaction) -> set[Transaction]:
         """Everybody who has to leave before `start` moves: holders of the keys it waits for, and those queued before it."""
-        queues = {key: queue for _, key, _, queue in self.table.entries()}
+        queues = {entry.key: entry.waiters for entry in self.table.entries()}
         found, pending = set[Transaction](), [start]
         while pending:
             node = pending.pop()
@@ -152,3 +152,17 @@ def test_a_circle_through_somebody_ahead_in_the_queue() -> None:
         request = LockRequest(second, "r", (key,), 10)
         assert table.acquire(request) == Queued(request)
     assert table.acquire(LockRequest(third, "r", ("a",), 10)) == Deadlock(third, "a", first)
+
+
+def test_locks_that_somebody_waits_for_are_shown_first() -> None:
+    table = LockTable()
+    holder, other = (Transaction(f"x{n}", "n", Account("s"), n, 0) for n in range(2))
+    table.acquire(LockRequest(holder, "r", ("a", "b", "c")))
+    table.acquire(LockRequest(other, "q", ("z",)))
+    table.acquire(LockRequest(other, "r", ("c",), 10))
+    assert [(e.resource, e.key, e.holder, e.waiters) for e in table.entries()] == [
+        ("r", "c", holder, (other,)), ("r", "a", holder, ()), ("r", "b", holder, ()), ("q", "z", other, ()),
+    ]  # fmt: skip
+    assert [e.key for e in table.entries("q")] == ["z"]
+    assert list(table.entries("nothing")) == []
+    assert [(e.key, e.holder) for e in table.entries_of(other)] == [("c", holder)], "it has no branches yet"

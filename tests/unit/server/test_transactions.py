@@ -332,18 +332,6 @@ def test_a_parked_branch_parks_the_transaction_and_the_others_go_on() -> None:
     assert (transaction.status, transaction.once_parked) == (G.COMMITTED, True)
 
 
-def test_force_ends_what_does_not_settle_and_never_changes_the_decision() -> None:
-    books = Books()
-    transaction = books.prepared()
-    books.commit(transaction.xid)
-    books.commit_group()
-    with pytest.raises(Exception, match="never changes"):
-        books.t.settler.force(transaction, Decision.ROLLBACK, books.now)
-    books.t.settler.force(transaction, Decision.COMMIT, books.now)
-    assert (transaction.status, transaction.forced) == (G.COMMITTED, True)
-    assert {b.status for b in transaction.branches} == {B.FORCED}
-
-
 def test_limits_on_open_transactions() -> None:
     books = Books(Limits(transactions=3, transactions_per_service=2))
     first = books.begin("order")

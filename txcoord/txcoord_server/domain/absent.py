@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from txcoord_proto.errors import (
     AlreadyCommittedError,
+    CannotForceError,
     ExpiredXidError,
     MalformedXidError,
     NotActiveError,
@@ -22,6 +23,7 @@ from txcoord_proto.xid import Xid
 
 from txcoord_server.domain.answers import SETTLED, Answer, Decided, Refused, Settlements
 from txcoord_server.domain.effects import AbsentQuestion, StoredOutcome
+from txcoord_server.domain.operator import version_changed
 from txcoord_server.domain.transitions import FINAL
 
 
@@ -84,6 +86,10 @@ def answer_absent(question: AbsentQuestion, found: Mapping[str, StoredOutcome], 
                 {"status": outcome.status, "reason": outcome.reason},
             )
         )
+    if question.kind == "order":
+        if outcome.version != question.version:
+            return Refused(version_changed(xid, question.version, outcome.version, outcome.status))
+        return Refused(CannotForceError(f"{xid} is {outcome.status}: it is finished, there is nothing left to retry or force"))
     if question.kind == "rollback" and outcome.status == GlobalStatus.COMMITTED:
         return Refused(
             AlreadyCommittedError(f"{xid} is COMMITTED, and a decision never changes: undo its effects with a new transaction")

@@ -22,6 +22,7 @@ class StoredOutcome:
     status: str
     reason: str
     service: str
+    version: int
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class Effects:
         branches: Likewise.
         answers: Who is told what after the commit, in order.
         decided: Transactions decided in this group: their second phases start after the commit.
-        resumed: Transactions with branches that an operator put back among those that are due.
+        operated: Transactions on whose second phases an operator acted: some are due now, or need not be done any more.
         absent: Questions about XIDs that are not in memory; the store is asked within the commit.
         audit: An operator's acts: xid, version, act, at, actor, reason.
         durable: Whether somebody waits for this group; without it the rows may ride with the next one.
@@ -43,7 +44,7 @@ class Effects:
     branches: dict[Branch, None] = field(default_factory=dict)
     answers: list[tuple[Ticket, Answer]] = field(default_factory=list)
     decided: list[Transaction] = field(default_factory=list)
-    resumed: list[Transaction] = field(default_factory=list)
+    operated: list[Transaction] = field(default_factory=list)
     absent: list[AbsentQuestion] = field(default_factory=list)
     audit: list[tuple[object, ...]] = field(default_factory=list)
     durable: bool = False
@@ -58,12 +59,14 @@ class AbsentQuestion:
 
     Args:
         ticket: Who asks.
-        kind: Name of the request: `register`, `commit`, `rollback`, `status` or `settled`.
+        kind: Name of the request: `register`, `commit`, `rollback`, `order` or `settled`.
         xids: The XIDs in question.
         known: For `settled`: what memory already knows, None where the store decides.
+        version: For `order`: what the operator saw.
     """
 
     ticket: Ticket
     kind: str
     xids: tuple[str, ...]
     known: tuple[Settlement | None, ...] = ()
+    version: int = 0

@@ -54,7 +54,7 @@ def explain(transaction: Transaction) -> Explanation:
     if transaction.decision is None:
         return _explain_active(transaction)
     if transaction.decision is Decision.COMMIT:
-        decided = "Commit is decided"
+        decided = "Commit is decided by an operator" if transaction.reason is Reason.FORCED else "Commit is decided"
     else:
         why = _WHY_ROLLED_BACK[transaction.reason or Reason.REQUESTED]
         decided = f"Rollback is decided since {why}" + (f" ({transaction.cause})" if transaction.cause else "")

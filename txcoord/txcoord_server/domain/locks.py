@@ -51,6 +51,16 @@ class Deadlock:
 LockOutcome: TypeAlias = "Granted | Conflict | Queued | Deadlock"
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A held key, with those who wait for it in their order."""
+
+    resource: str
+    key: str
+    holder: Transaction
+    waiters: tuple[Transaction, ...]
+
+
 class LockRequest:
     """Keys of one resource that a transaction asks for, granted together or not at all."""
 
@@ -176,12 +186,28 @@ class LockTable:
         """Waiting requests whose time is over."""
         return [r for requests in self._waiting.values() for r in requests if r.until <= now]
 
-    def entries(self) -> Iterator[tuple[str, str, Transaction, list[Transaction]]]:
-        """Every held key: resource, key, holder, waiters in their order."""
-        for resource, held in self._held.items():
-            for key, holder in held.items():
-                queue = self._queues.get((resource, key), ())
-                yield resource, key, holder, [r.transaction for r in queue]
+    @property
+    def waited(self) -> int:
+        """Number of keys that somebody waits for."""
+        return len(self._queues)
+
+    def entries(self, resource: str = "") -> Iterator[Entry]:
+        """Every held key, of one resource or of all; those that somebody waits for first."""
+        yield from (self._entry(*place) for place in self._queues if not resource or place[0] == resource)
+        for name in [resource] if resource else self._held:
+            yield from (self._entry(name, key) for key in self._held.get(name, ()) if (name, key) not in self._queues)
+
+    def entries_of(self, transaction: Transaction) -> Iterator[Entry]:
+        """What a transaction waits for, then what it holds."""
+        for request in self._waiting.get(transaction, ()):
+            if request.key is not None:
+                yield self._entry(request.resource, request.key)
+        places = {(branch.resource, key): None for branch in transaction.branches for key in branch.lock_keys}
+        yield from (self._entry(*place) for place in places if self._held.get(place[0], {}).get(place[1]) is transaction)
+
+    def _entry(self, resource: str, key: str) -> Entry:
+        waiters = tuple(request.transaction for request in self._queues.get((resource, key), ()))
+        return Entry(resource, key, self._held[resource][key], waiters)
 
     # ------------------------------------------------------------ inside
 

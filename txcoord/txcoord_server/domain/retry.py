@@ -19,7 +19,7 @@ class Schedule:
         cap: Longest delay, milliseconds.
         factor: Growth per attempt.
         jitter: Part of the delay that is random, 0 to 1.
-        alarm: Attempts after which a branch counts as overdue.
+        alarm: From so many attempts on a branch counts as overdue.
     """
 
     first: int = 200

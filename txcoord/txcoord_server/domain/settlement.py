@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from txcoord_proto.errors import AlreadyCommittedError, CannotForceError
+from txcoord_proto.errors import AlreadyCommittedError
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, Wait
 
 from txcoord_server.domain.answers import OK, SETTLED, Answer, Decided, Refused
@@ -41,6 +41,8 @@ class Settler:
     def settle(self, branch: Branch, now: int) -> None:
         """The branch's second phase is done, now or earlier."""
         self._end(branch, BranchEvent.SETTLE, now)
+        if branch.transaction.waiters is not None:
+            self._tell_settled(branch.transaction)
 
     def failed(self, branch: Branch, code: str, error: str, next_try_at: int) -> None:
         """A try failed; the branch will be tried again."""
@@ -75,29 +77,27 @@ class Settler:
         for branch in transaction.branches:
             if branch.status is BranchStatus.PARKED:
                 branch.status = next_branch(branch.status, BranchEvent.RETRY)
-            if branch.status not in ENDED_BRANCH:
-                branch.next_try_at = now
-                self._ledger.effects.branches[branch] = None
+            elif not branch.next_try_at:
+                continue
+            branch.next_try_at = now
+            self._ledger.effects.branches[branch] = None
         transaction.version += 1
         self._ledger.effects.transactions[transaction] = None
-        self._ledger.effects.resumed.append(transaction)
+        self._ledger.effects.operated.append(transaction)
         self._resume(transaction)
 
-    def force(self, transaction: Transaction, decision: Decision, now: int) -> None:
+    def force(self, transaction: Transaction, now: int) -> None:
         """Declare every branch that has not settled done, by an operator's word; the decision stays as it is.
 
-        Raises:
-            CannotForceError: The decision is the other one; it never changes.
+        Those who wait are told after the group commit: unlike a participant's answer, the word of an operator proves neither that
+        the decision is durable nor that the branch would be found done again.
         """
-        if transaction.decision is not decision:
-            raise CannotForceError(
-                f"{transaction.xid} is decided {transaction.decision}, and a decision never changes: repair the data by hand "
-                f"so that it agrees with {transaction.decision}, then force that"
-            )
         transaction.forced = True
-        for branch in list(transaction.branches):
+        for branch in transaction.branches:
             if branch.status not in ENDED_BRANCH:
                 self._end(branch, BranchEvent.FORCE, now)
+        self._ledger.effects.operated.append(transaction)
+        self.tell_decided(transaction)
 
     # ------------------------------------------------------------ the decision's consequences
 
@@ -181,8 +181,6 @@ class Settler:
             self.finish(transaction, now)
         elif was_parked:
             self._resume(transaction)
-        if transaction.waiters is not None:
-            self._tell_settled(transaction)
 
     def _resume(self, transaction: Transaction) -> None:
         parked = any(branch.status is BranchStatus.PARKED for branch in transaction.branches)
@@ -202,7 +200,10 @@ class Settler:
             self._on_granted(granted, now)
 
     def _tell_settled(self, transaction: Transaction) -> None:
-        """Answer those who waited for settlement, at once: no command is sent before the decision is durable."""
+        """Answer those who waited for settlement, at once.
+
+        Only for what participants answered: no command is sent before the decision is durable, so an answer to one proves it.
+        """
         kept = []
         for waiter in transaction.waiters or ():
             answer = self._answer(transaction, waiter)

@@ -48,14 +48,22 @@ class TransactionView:
     branches: tuple[BranchView, ...]
     explanation: Explanation
     next_events: tuple[NextEvent, ...]
+    overdue: bool
+    forced: bool
 
 
-def view(transaction: Transaction) -> TransactionView:
-    """A frozen copy of `transaction` as it is now."""
+def view(transaction: Transaction, overdue: bool = False) -> TransactionView:
+    """A frozen copy of `transaction` as it is now.
+
+    Args:
+        transaction: What is shown.
+        overdue: Whether one of its second phases has failed so often that somebody should look.
+    """
     t = transaction
     return TransactionView(
         t.xid, t.status, t.decision or "", t.reason or "", t.name, t.service, t.key, t.traceparent, t.begun_at, t.deadline_at,
         t.decided_at, t.settled_at, t.version, tuple(_branch(b) for b in t.branches), explain(t), tuple(next_events(t)),
+        overdue, t.forced,
     )  # fmt: skip
 
 

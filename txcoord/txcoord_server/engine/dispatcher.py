@@ -28,6 +28,8 @@ from txcoord_server.engine.ports import Rng
 log = logging.getLogger(__name__)
 
 _BURST = 100
+_NOT_DUE = ENDED_BRANCH | {BranchStatus.PARKED}
+"""A parked branch waits for an operator, also over a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class Resource:
     def waiting(self) -> int:
         """Commands that are due or wait for their next try."""
         return len(self.ready) + len(self.delayed)
+
+    @property
+    def branches_waiting(self) -> int:
+        """Branches whose second phase waits to be sent: exact, and as slow as there are many."""
+        return sum(len(work.branches) for work in self.ready) + sum(len(work.branches) for _, _, work in self.delayed)
 
 
 class Dispatcher:
@@ -120,7 +127,7 @@ class Dispatcher:
 
     def dispatch(self, transaction: Transaction) -> None:
         """Start the second phase of everything in a decided transaction that is not under way."""
-        waiting = [b for b in transaction.branches if b.work is None and b.status not in ENDED_BRANCH]
+        waiting = [b for b in transaction.branches if b.work is None and b.status not in _NOT_DUE]
         if transaction.decision is Decision.ROLLBACK:
             waiting.reverse()
         by_resource: dict[str, list[Branch]] = {}
@@ -140,11 +147,10 @@ class Dispatcher:
                 self._pump(resource)
 
     def resume(self, transaction: Transaction) -> None:
-        """An operator wants everything that is not settled tried again, now."""
+        """An operator acted: what waits for its next try is due, and what he declared done is not asked for any more."""
         for branch in transaction.branches:
-            if isinstance(branch.work, Work) and branch.work.connection is None:
-                branch.work.branches.clear()  # where it waits it is passed over
-                branch.work = None
+            if isinstance(branch.work, Work) and (branch.work.connection is None or branch.status in ENDED_BRANCH):
+                self._answered(branch)  # a command without branches is passed over where it waits
         self.dispatch(transaction)
 
     def done(self, branch: Branch) -> None:

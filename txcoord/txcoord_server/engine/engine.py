@@ -14,25 +14,26 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from txcoord_proto.errors import StoreUnavailableError, TxcoordError, UnknownXidError
-from txcoord_proto.status import CommandResult, GlobalStatus, Reason
-from txcoord_proto.xid import Xid, is_xid
+from txcoord_proto.errors import StoreUnavailableError, TxcoordError
+from txcoord_proto.status import CommandResult, Reason
+from txcoord_proto.xid import is_xid
 
 from txcoord_server.domain.absent import History, answer_absent
 from txcoord_server.domain.answers import OK, Answer, Recipient
 from txcoord_server.domain.effects import Effects, StoredOutcome
-from txcoord_server.domain.limits import MAX_KEY, Limits, check_text
+from txcoord_server.domain.limits import Limits
+from txcoord_server.domain.operator import Operator
 from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.transactions import Transactions
 from txcoord_server.domain.transitions import ENDED_BRANCH
-from txcoord_server.domain.view import TransactionView, view
 from txcoord_server.engine.connection import Connection
 from txcoord_server.engine.counters import Counters
 from txcoord_server.engine.dispatcher import DispatchConfig, Dispatcher
+from txcoord_server.engine.inspection import Inspection
 from txcoord_server.engine.ports import Clock, Rng
 from txcoord_server.engine.retention import Retention, RetentionConfig
 from txcoord_server.engine.rows import RowBuilder, restore
-from txcoord_server.engine.storage import GroupWrite, Lease, ListFilter, Row, Store
+from txcoord_server.engine.storage import GroupWrite, Lease, Store
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ class Engine:
         self.transactions = Transactions(config.group, lease.epoch, config.limits)
         self.ledger = self.transactions.ledger
         self.dispatcher = Dispatcher(self.transactions.settler, config.dispatch, rng, self.now, counters)
+        self.operator = Operator(self.transactions)
+        self.inspection = Inspection(self.ledger, self.dispatcher, history, store, self.fence)
         self.connections: dict[Connection, None] = {}
         self.commit_seq = lease.commit_seq
         self.trouble = ""
@@ -189,37 +192,6 @@ class Engine:
         self.ledger.answer((waiter, 0), OK)
         self.flush()
         await waiter.done
-
-    async def status(self, xid: str, key: str = "") -> TransactionView:
-        """A transaction with its explanation, by XID, or the newest of a business key.
-
-        Raises:
-            UnknownXidError, ExpiredXidError, UnknownEpochError, MalformedXidError: There is none.
-            InvalidArgumentError: The key is not one.
-        """
-        if key:
-            check_text("key", key, MAX_KEY)
-            await self.fence()
-            newest = await self._store.listing(ListFilter(statuses=tuple(GlobalStatus), key=key, limit=1))
-            if not newest:
-                raise UnknownXidError(f"no transaction with the business key {key!r} is kept")
-            xid = newest[0][0]
-        Xid.parse(xid)
-        transaction = self.ledger.by_xid.get(xid)
-        if transaction is not None:
-            seen = view(transaction)
-            await self.fence()
-            return seen
-        await self.fence()
-        found = await self._store.find(xid)
-        if found is None:
-            raise self.history.why_absent(xid)
-        return self.shown(*found)
-
-    def shown(self, row: Row, branches: Sequence[Row]) -> TransactionView:
-        """A stored transaction as it is shown."""
-        (transaction,) = restore(self.ledger, [row], branches)
-        return view(transaction)
 
     # ------------------------------------------------------------ group commit
 
@@ -336,7 +308,7 @@ class Engine:
             if transaction.open:
                 dispatch(transaction)
         _log_unasked(effects.decided)
-        for transaction in effects.resumed:
+        for transaction in effects.operated:
             self.dispatcher.resume(transaction)
 
     # ------------------------------------------------------------ time

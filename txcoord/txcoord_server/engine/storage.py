@@ -53,6 +53,9 @@ NEW_BRANCH = (
 )  # fmt: skip
 """Columns of a new row of txc_branch."""
 
+AUDIT = ("xid", "version", "act", "at", "actor", "reason")
+"""Columns of a row of txc_audit."""
+
 CHANGED_BRANCH = (
     "status", "reported_at", "first_command_at", "settled_at", "next_try_at", "attempts", "executor", "error_code", "error",
 )  # fmt: skip
@@ -84,7 +87,7 @@ class GroupWrite:
         purge_range: Rows that leave by the common rule.
         purge_xids: Further rows that leave.
         purged: The highest purged sequence, by epoch.
-        audit: Rows of txc_audit: xid, version, act, at, actor, reason.
+        audit: New rows of txc_audit.
         asked: XIDs whose outcome the store is to look up, after the writes.
     """
 
@@ -145,7 +148,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ListFilter:
-    """Which transactions a listing wants."""
+    """Which transactions a listing wants; no statuses: those that are not finished."""
 
     statuses: tuple[str, ...] = ()
     service: str = ""
@@ -199,8 +202,11 @@ class Store(Protocol):
     async def find(self, xid: str) -> tuple[Row, Sequence[Row]] | None:
         """One transaction with its branches, finished or not."""
 
-    async def listing(self, wanted: ListFilter) -> list[Row]:
-        """Rows of txc_global, newest first."""
+    async def listing(self, wanted: ListFilter) -> tuple[Sequence[Row], Sequence[Row]]:
+        """Rows of txc_global, newest first, and the rows of all their branches; columns NEW_*."""
+
+    async def audit(self, xid: str) -> list[Row]:
+        """An operator's acts on a transaction, the oldest first; columns AUDIT."""
 
     async def tokens(self) -> list[Token]:
         """All tokens."""

@@ -47,8 +47,15 @@ def new_transaction(m: pb.BeginRequest) -> NewTransaction:
 
 
 def statuses(values: Iterable[int]) -> tuple[str, ...]:
-    """Names of statuses; unknown numbers are left out."""
-    return tuple(status for status in GlobalStatus if pb.GlobalStatus.Value(status) in set(values))
+    """Names of statuses.
+
+    Raises:
+        InvalidArgumentError: One is unknown to this version.
+    """
+    try:
+        return tuple(GlobalStatus(pb.GlobalStatus.Name(value)) for value in values)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{error}: upgrade the coordinator first", {"field": "statuses"}) from error
 
 
 def error(e: TxcoordError) -> pb.Error:
@@ -148,6 +155,7 @@ def transaction(v: TransactionView) -> pb.Transaction:
         settled_at=v.settled_at, version=v.version, branches=[_branch(b) for b in v.branches],
         explanation_code=v.explanation.code, explanation=v.explanation.text,
         next_events=[pb.NextEvent(at=e.at, code=e.code, text=e.text) for e in v.next_events],
+        overdue=v.overdue, forced=v.forced,
     )  # fmt: skip
 
 

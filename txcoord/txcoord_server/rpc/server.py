@@ -16,11 +16,14 @@ from grpc_reflection.v1alpha import reflection
 from txcoord_proto.errors import InvalidArgumentError, TxcoordError
 from txcoord_proto.headers import AUTHORIZATION, SERVICE
 from txcoord_proto.v1 import coordinator_pb2 as pb
+from txcoord_proto.v1 import operator_pb2 as op
 
 from txcoord_server.engine.connection import Principal
 from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node
 from txcoord_server.rpc.auth import Authenticator
+from txcoord_server.rpc.operator import SERVICE_NAME as OPERATOR
+from txcoord_server.rpc.operator import OperatorService
 from txcoord_server.rpc.service import SERVICE_NAME, CoordinatorService
 from txcoord_server.rpc.session import MAX_MESSAGE_BYTES, internal
 from txcoord_server.rpc.status import abort
@@ -126,6 +129,20 @@ def _coordinator(node: Node, authenticator: Authenticator, batch_cap: int) -> gr
     return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
 
+def _operator(node: Node, authenticator: Authenticator, store: str) -> grpc.GenericRpcHandler:
+    service = OperatorService(node.name, store)
+    caller = Caller(node, authenticator)
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "List": caller.unary(op.ListRequest, service.list),
+        "Show": caller.unary(pb.StatusRequest, service.show),
+        "Retry": caller.unary(op.RetryRequest, service.retry),
+        "Force": caller.unary(op.ForceRequest, service.force),
+        "Locks": caller.unary(op.LocksRequest, service.locks),
+        "Overview": caller.unary(op.OverviewRequest, service.overview),
+    }
+    return grpc.method_handlers_generic_handler(OPERATOR, handlers)
+
+
 class Server:
     """The coordinator's gRPC server.
 
@@ -133,14 +150,18 @@ class Server:
         node: Whose engine answers.
         authenticator: Says who is calling.
         batch_cap: Messages in one batch on the stream; 0: any number.
+        store: The store's URL without its password, for people.
     """
 
-    def __init__(self, node: Node, authenticator: Authenticator, batch_cap: int) -> None:
+    def __init__(self, node: Node, authenticator: Authenticator, batch_cap: int, store: str) -> None:
         self._server = grpc.aio.server(options=OPTIONS)
-        self._server.add_generic_rpc_handlers((_coordinator(node, authenticator, batch_cap),))
+        self._server.add_generic_rpc_handlers(
+            (_coordinator(node, authenticator, batch_cap), _operator(node, authenticator, store))
+        )
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        names = (SERVICE_NAME, OPERATOR, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Bind; returns the port.
@@ -160,7 +181,7 @@ class Server:
     async def serving(self, yes: bool) -> None:
         """Tell health checkers."""
         status = health_pb2.HealthCheckResponse.SERVING if yes else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE_NAME):
+        for service in ("", SERVICE_NAME, OPERATOR):
             await self.health.set(service, status)
 
     async def stop(self, grace: float) -> None:

@@ -168,7 +168,7 @@ class CoordinatorService:
 
     async def status(self, m: pb.StatusRequest, engine: Engine, principal: Principal) -> pb.StatusReply:
         """`Status`."""
-        return pb.StatusReply(transaction=convert.transaction(await engine.status(m.xid, m.key)))
+        return pb.StatusReply(transaction=convert.transaction(await engine.inspection.status(m.xid, m.key)))
 
     async def query_locks(self, m: pb.LockQuery, engine: Engine, principal: Principal) -> pb.LockReply:
         """`QueryLocks`."""

@@ -205,7 +205,7 @@ class Session:
     async def _tell_status(self, request_id: int, xid: str, key: str) -> None:
         engine, connection = self._open
         try:
-            connection.reply(request_id, await engine.status(xid, key))
+            connection.reply(request_id, await engine.inspection.status(xid, key))
         except TxcoordError as error:
             connection.answer(request_id, Refused(error))
 

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.engine.storage import (
+    AUDIT,
     CHANGED_BRANCH,
     CHANGED_GLOBAL,
     NEW_BRANCH,
@@ -189,7 +190,7 @@ class MysqlDialect(Dialect):
         inserts: tuple[tuple[str, tuple[str, ...], list[Row]], ...] = (
             ("txc_global", NEW_GLOBAL, write.new_globals),
             ("txc_branch", NEW_BRANCH, write.new_branches),
-            ("txc_audit", ("xid", "version", "act", "at", "actor", "reason"), write.audit),
+            ("txc_audit", AUDIT, write.audit),
         )
         for table, columns, rows in inserts:
             if rows:

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.engine.storage import (
+    AUDIT,
     CHANGED_BRANCH,
     CHANGED_GLOBAL,
     NEW_BRANCH,
@@ -39,7 +40,6 @@ _TYPES: tuple[tuple[type, str], ...] = (
     (Integer, "int4"),
     (LargeBinary, "bytea"),
 )
-_AUDIT = ("xid", "version", "act", "at", "actor", "reason")
 
 _FENCE = """WITH fence AS (
     UPDATE txc_group SET commit_seq = %s, branch_ids = %s, locked = %s,
@@ -73,7 +73,7 @@ _STATEMENTS = {
     "new_branches": _insert(schema.branch, NEW_BRANCH),
     "changed_globals": _update(schema.transaction, ("xid", "status"), CHANGED_GLOBAL),
     "changed_branches": _update(schema.branch, ("xid", "id"), CHANGED_BRANCH),
-    "audit": _insert(schema.audit, _AUDIT),
+    "audit": _insert(schema.audit, AUDIT),
 }
 _COUNTED = frozenset({"changed_globals", "changed_branches"})
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT
 from txcoord_proto.status import BranchStatus, Decision, GlobalStatus
 
-from txcoord_server.domain.limits import MAX_ERROR, MAX_KEY, MAX_NAME, MAX_RESOURCE, MAX_TRACEPARENT
+from txcoord_server.domain.limits import MAX_CODE, MAX_ERROR, MAX_KEY, MAX_NAME, MAX_REASON, MAX_RESOURCE, MAX_TRACEPARENT
 
 metadata = MetaData()
 
@@ -145,7 +145,7 @@ branch = Table(
     _time("next_try_at"),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("executor", String(128), nullable=False, server_default=""),
-    Column("error_code", String(64), nullable=False, server_default=""),
+    Column("error_code", String(MAX_CODE), nullable=False, server_default=""),
     Column("error", String(MAX_ERROR), nullable=False, server_default=""),
     _one_of("branch", "status", BranchStatus),
     CheckConstraint("status NOT IN ('SETTLED', 'FORCED') OR settled_at > 0", name="ck_branch_settled"),
@@ -173,6 +173,6 @@ audit = Table(
     Column("act", String(32), primary_key=True),
     _time("at"),
     Column("actor", String(128), nullable=False),
-    Column("reason", String(500), nullable=False),
+    Column("reason", String(MAX_REASON), nullable=False),
     **_MYSQL,
 )

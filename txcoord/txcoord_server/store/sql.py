@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 MAX_CHUNK = 128
 
-OUTCOME = "SELECT xid, status, reason, service FROM txc_global WHERE xid IN ({})"
+OUTCOME = "SELECT xid, status, reason, service, version FROM txc_global WHERE xid IN ({})"
 PURGE_RANGE = (
     "DELETE FROM txc_global WHERE xid >= {0} AND xid <= {1} AND status = 'COMMITTED' AND purge_at IS NULL",
     "DELETE FROM txc_branch WHERE xid >= {0} AND xid <= {1} "
@@ -36,4 +36,4 @@ def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 def outcomes(rows: Sequence[Row]) -> dict[str, StoredOutcome]:
     """Rows of OUTCOME by XID."""
-    return {xid: StoredOutcome(xid, status, reason or "", service) for xid, status, reason, service in rows}
+    return {xid: StoredOutcome(xid, status, reason or "", *rest) for xid, status, reason, *rest in rows}

@@ -23,6 +23,7 @@ from txcoord_proto.status import GlobalStatus
 from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.domain.tokens import Token
 from txcoord_server.engine.storage import (
+    AUDIT,
     NEW_BRANCH,
     NEW_GLOBAL,
     GroupState,
@@ -88,6 +89,8 @@ class SqlStore:
         self._locked = False
         """Whether the session lock is ours."""
         self.batch_cap = dialect.batch_cap
+        self.url = engine.url.render_as_string(hide_password=True)
+        """For people: without its password."""
 
     # ------------------------------------------------------------ life
 
@@ -302,16 +305,17 @@ class SqlStore:
                 row = connection.execute(select(*_GLOBAL_COLUMNS).where(schema.transaction.c.xid == xid)).first()
                 if row is None:
                     return None
-                branches = connection.execute(
-                    select(*_BRANCH_COLUMNS)
-                    .where(schema.branch.c.xid == xid)
-                    .order_by(schema.branch.c.registered_at, schema.branch.c.id)
-                )
-                return tuple(row), [tuple(b) for b in branches]
+                return tuple(row), self._branches(connection, [xid])
 
         return await self._run(self._reader, read)
 
-    async def listing(self, wanted: ListFilter) -> list[Row]:
+    @staticmethod
+    def _branches(connection: Connection, xids: Sequence[str]) -> list[Row]:
+        b = schema.branch.c
+        query = select(*_BRANCH_COLUMNS).where(b.xid.in_(xids)).order_by(b.xid, b.registered_at, b.id)
+        return [tuple(row) for row in connection.execute(query)]
+
+    async def listing(self, wanted: ListFilter) -> tuple[Sequence[Row], Sequence[Row]]:
         """See `Store.listing`."""
         t = schema.transaction.c
         query = select(*_GLOBAL_COLUMNS).where(t.grp == self._group).order_by(t.xid.desc()).limit(wanted.limit)
@@ -322,6 +326,18 @@ class SqlStore:
             query = query.where(t.business_key == wanted.key)
         if wanted.after:
             query = query.where(t.xid < wanted.after)
+
+        def read() -> tuple[Sequence[Row], Sequence[Row]]:
+            with self._reading() as connection:
+                rows = [tuple(row) for row in connection.execute(query)]
+                return rows, self._branches(connection, [row[0] for row in rows])
+
+        return await self._run(self._reader, read)
+
+    async def audit(self, xid: str) -> list[Row]:
+        """See `Store.audit`."""
+        a = schema.audit.c
+        query = select(*(a[name] for name in AUDIT)).where(a.xid == xid).order_by(a.version)
 
         def read() -> list[Row]:
             with self._reading() as connection:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.engine.storage import (
+    AUDIT,
     CHANGED_BRANCH,
     CHANGED_GLOBAL,
     NEW_BRANCH,
@@ -131,7 +132,7 @@ class SqliteDialect(Dialect):
         self._update(raw, "txc_global", ("xid", "status"), CHANGED_GLOBAL, write.changed_globals)
         self._update(raw, "txc_branch", ("xid", "id"), CHANGED_BRANCH, write.changed_branches)
         if write.audit:
-            self._insert(raw, "txc_audit", ("xid", "version", "act", "at", "actor", "reason"), write.audit)
+            self._insert(raw, "txc_audit", AUDIT, write.audit)
         if write.purge_range is not None:
             for statement in sql.PURGE_RANGE:
                 raw.execute(statement.format("?1", "?2"), (write.purge_range.first, write.purge_range.last))
