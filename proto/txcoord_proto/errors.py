@@ -196,6 +196,15 @@ class ResourceDeniedError(TxcoordError):
 
     code = "RESOURCE_DENIED"
 
+    @classmethod
+    def of(cls, resource: str, token: str = "") -> Self:
+        """The error for `resource`, and the name of the token where it is known."""
+        named = f"the token {token!r}" if token else "the caller's token"
+        return cls(
+            f"{named} does not cover resource {resource!r}: give it a pattern that does, with `txcoord token add --resource`",
+            {"resource": resource},
+        )
+
 
 class WrongOwnerError(TxcoordError):
     """Only the service that began a transaction may commit it or roll it back."""
@@ -216,6 +225,13 @@ class TooManyTransactionsError(TxcoordError):
     """A limit on unfinished transactions is reached, of this client or in all."""
 
     code = "TOO_MANY_TRANSACTIONS"
+    retryable = True
+
+
+class ClientTooSlowError(TxcoordError):
+    """A client does not read what it is sent; its stream is ended, so that it does not fill the coordinator's memory."""
+
+    code = "CLIENT_TOO_SLOW"
     retryable = True
 
 
@@ -244,6 +260,12 @@ class StoreError(TxcoordError):
     """The store is not fit to be used: unsafe durability settings, an unknown schema version, not our tables."""
 
     code = "STORE_UNFIT"
+
+
+class UnsafeStoreError(StoreError):
+    """The database's settings can lose acknowledged commits; `--unsafe-store` accepts that."""
+
+    code = "STORE_UNSAFE"
 
 
 # ---------------------------------------------------------------- what the SDK's callers meet

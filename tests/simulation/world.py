@@ -132,7 +132,9 @@ class Coordinator:
         keep = RetentionConfig(keep_committed_for=10**9)  # what was told is counted at the end
         config = EngineConfig(lease_ttl=3_000, tick=100, retention=keep)
         self.node = node = Node(config, self.store, self.name, SimClock(world.loop), world.loop.rng)
-        service = CoordinatorService(node, Authenticator(), 64)
+        authenticator = Authenticator()
+        authenticator.load(())
+        service = CoordinatorService(node, authenticator, 64)
         world.network.listen(self.name, self.process, service.session)
         await node.run()
 

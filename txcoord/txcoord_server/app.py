@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import grpc
-from txcoord_proto.errors import ConfigurationError, TxcoordError
+from txcoord_proto.errors import ConfigurationError, StoreUnavailableError, TxcoordError
 from txcoord_proto.failpoints import announce
 
 from txcoord_server.config import ServerConfig
@@ -26,6 +27,8 @@ from txcoord_server.store.open import open_store
 log = logging.getLogger(__name__)
 
 _TOKEN_REFRESH = 5.0
+_PATIENCE = 2.0
+"""Seconds that the store gets at the end besides those of running calls."""
 
 
 @contextmanager
@@ -46,6 +49,12 @@ async def _set_before(event: asyncio.Event, ended: asyncio.Future[None]) -> bool
     await asyncio.wait((waiting, ended), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     return event.is_set()
+
+
+def _give_up() -> None:
+    """A thread hangs in a database that does not answer: what has been told is durable, so nothing is lost by ending."""
+    log.error("the store does not answer: ending without it")
+    os._exit(1)
 
 
 class App:
@@ -92,10 +101,10 @@ class App:
         running = asyncio.ensure_future(node.run())
         watching = asyncio.ensure_future(self._watch(node, store, server))
         try:
+            await server.start()  # health is answered from here on, everything else once the store has answered
             if await _set_before(node.started, running):
-                await self._load_tokens(store)
+                await self._load_first_tokens(store, node)
                 self._check_exposure()
-                await server.start()
             if await _set_before(node.placed, running):
                 print(f"txcoord coordinator listening on {config.host}:{port}", flush=True)
             await running
@@ -113,6 +122,9 @@ class App:
         c = self.config
         if c.tls_certificate is None or c.tls_key is None:
             return None
+        for path in (c.tls_certificate, c.tls_key, c.tls_client_ca):
+            if path is not None and b"-----BEGIN " not in path.read_bytes():
+                raise ConfigurationError(f"{path} is no PEM file: it must hold a certificate or key between BEGIN and END lines")
         pair = (c.tls_key.read_bytes(), c.tls_certificate.read_bytes())
         ca = c.tls_client_ca.read_bytes() if c.tls_client_ca is not None else None
         return grpc.ssl_server_credentials((pair,), ca, ca is not None)
@@ -129,14 +141,27 @@ class App:
                 "whoever reaches the coordinator could decide others' transactions; --insecure turns this off"
             )
 
-    @staticmethod
-    def _stop_on_signals(node: Node) -> None:
+    def _stop_on_signals(self, node: Node) -> None:
         loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            node.stop()
+            loop.call_later(self.config.drain + _PATIENCE, _give_up)
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, node.stop)
+            loop.add_signal_handler(number, stop)
 
     async def _load_tokens(self, store: Store) -> None:
         self._authenticator.load(await store.tokens())
+
+    async def _load_first_tokens(self, store: Store, node: Node) -> None:
+        """Read the tokens; nobody is let in before."""
+        while not node.stopping:
+            try:
+                return await self._load_tokens(store)
+            except StoreUnavailableError as error:
+                log.error("tokens cannot be read, nobody is let in: %s", error)
+                await asyncio.sleep(1.0)
 
     async def _watch(self, node: Node, store: Store, server: Server) -> None:
         """Keep health and tokens up to date."""
@@ -149,7 +174,7 @@ class App:
             if well is not serving:
                 await server.serving(well)
                 serving = well
-            if node.started.is_set() and clock() >= next_tokens:
+            if self._authenticator.loaded and clock() >= next_tokens:
                 next_tokens = clock() + _TOKEN_REFRESH
                 try:
                     await self._load_tokens(store)

@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
 from txcoord_proto.errors import TxcoordError, from_wire
 from txcoord_proto.headers import AUTHORIZATION, ERROR_DETAIL, SERVICE
 from txcoord_proto.v1 import coordinator_pb2 as pb
@@ -67,6 +68,12 @@ class Stub:
     def status(self, xid: str = "", key: str = "") -> pb.Transaction:
         """A transaction."""
         return self.call("Status", pb.StatusRequest(xid=xid, key=key), pb.StatusReply).transaction
+
+    def serving(self) -> bool:
+        """What the coordinator says of its health."""
+        request = health_pb2.HealthCheckRequest()
+        answer = self.raw("/grpc.health.v1.Health/Check", request.SerializeToString(), health_pb2.HealthCheckResponse)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def prepared(self, *resources: str) -> str:
         """A transaction whose branches are all done; returns its XID."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -13,28 +11,8 @@ from txcoord_proto.errors import NotLeaderError, NotReadyError, TxcoordError, Un
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
+from tests.integration.server.conftest import Start
 from tests.integration.server.stub import Stub
-from tests.servers.fixtures import FreshUrl
-
-Start = Callable[[str], CoordinatorProcess]
-
-
-@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/store.db"
-    fresh: FreshUrl = request.getfixturevalue(f"fresh_{request.param}_url")
-    return fresh()
-
-
-@pytest.fixture
-def start(url: str) -> Iterator[Start]:
-    with ExitStack() as stack:
-
-        def make(name: str) -> CoordinatorProcess:
-            return stack.enter_context(CoordinatorProcess(url, options=("--node", name)))
-
-        yield make
 
 
 def leads(coordinator: CoordinatorProcess) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from txcoord_proto.errors import InvalidArgumentError, TooManyTransactionsError
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, PhaseOne, Reason, Wait
-from txcoord_server.domain.answers import OK, SETTLED, Begun, Decided, LockState, Reported
+from txcoord_server.domain.answers import OK, SETTLED, Begun, Decided, LockState, Refused, Reported
 from txcoord_server.domain.explain import explain
 from txcoord_server.domain.limits import Limits
 from txcoord_server.domain.transactions import NewBranch, NewTransaction
@@ -167,11 +167,16 @@ def test_a_report_is_acknowledged_only_when_it_is_durable() -> None:
     assert books.told(request) == Reported(branch)
 
 
-def test_a_report_by_somebody_else_changes_nothing() -> None:
+def test_a_report_by_somebody_else_is_refused_and_changes_nothing() -> None:
     books = Books()
     transaction = books.begin()
     _, branch = books.register(transaction.xid)
-    books.t.report((Caller(allowed=False), 1), transaction.xid, branch, PhaseOne.DONE, "", books.now)
+    stranger = Caller(allowed=False)
+    books.t.report((stranger, 1), transaction.xid, branch, PhaseOne.DONE, "", books.now)
+    books.commit_group()
+    refused = stranger.told[1]
+    assert isinstance(refused, Refused)
+    assert (refused.error.code, refused.error.details) == ("RESOURCE_DENIED", {"resource": STOCK})
     assert transaction.branches[0].status is B.REGISTERED
 
 

@@ -16,6 +16,7 @@ from txcoord_proto.errors import (
     BranchMismatchError,
     InvalidArgumentError,
     NotActiveError,
+    ResourceDeniedError,
     TooManyTransactionsError,
     TxcoordError,
     WrongOwnerError,
@@ -303,7 +304,10 @@ class Transactions:
         """Take a participant's report of its phase one; acknowledged once it is durable, or no longer matters."""
         transaction = self.ledger.by_xid.get(xid)
         branch = _find(transaction, branch_id) if transaction is not None else None
-        if branch is not None and branch.status is BranchStatus.REGISTERED and ticket[0].may(branch.resource):
+        if branch is not None and branch.status is BranchStatus.REGISTERED:
+            if not ticket[0].may(branch.resource):
+                self.ledger.refuse(ticket, ResourceDeniedError.of(branch.resource))
+                return
             self._report(branch, result, error, now)
         self.ledger.effects.answers.append((ticket, Reported(branch_id)))
 

@@ -11,10 +11,14 @@ import asyncio
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from txcoord_server.domain.answers import OK, SETTLED, Answer, Begun, Reported
+from txcoord_server.domain.answers import OK, SETTLED, Answer, Begun, Refused, Reported
 from txcoord_server.domain.session import Branch, Transaction
 
 MAX_QUEUED = 50_000
+_EVENT = 4
+"""What an answer that is an object counts, beside those that are a number in a column."""
+MAX_BYTES = 2 << 20
+"""Of the arguments in one batch of commands; one that is larger goes alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,48 @@ class Principal:
         return any(fnmatchcase(resource, pattern) for pattern in self.resources)
 
 
+class Call:
+    """Somebody who waits for one answer: a unary call, or who asks for a group commit.
+
+    Args:
+        calls: Those of an engine that have not been answered; it joins them.
+        principal: Who is at the other end; None: the coordinator itself.
+    """
+
+    def __init__(self, calls: dict[Call, None], principal: Principal | None = None) -> None:
+        self._calls = calls
+        self._principal = principal
+        self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        calls[self] = None
+
+    def may(self, resource: str) -> bool:
+        """Whether the principal may register for `resource` and settle it."""
+        return self._principal is not None and self._principal.covers(resource)
+
+    def answer(self, request_id: int, answer: Answer) -> None:
+        """Take the answer."""
+        if not self._answer.done():
+            self._answer.set_result(answer)
+
+    async def result(self) -> Answer:
+        """The answer.
+
+        Raises:
+            TxcoordError: It is a refusal, or the engine ended before there was one.
+        """
+        try:
+            answer = await self._answer
+        finally:
+            self._calls.pop(self, None)
+        if isinstance(answer, Refused):
+            raise answer.error
+        return answer
+
+
 class Work:
     """One command of the second phase: branches of one transaction on one resource."""
 
-    __slots__ = ("branches", "connection", "resource", "sent_at", "transaction")
+    __slots__ = ("branches", "connection", "resource", "sent_at", "size", "transaction")
 
     def __init__(self, transaction: Transaction, resource: str, branches: list[Branch]) -> None:
         self.transaction = transaction
@@ -49,6 +91,8 @@ class Work:
         self.branches = branches
         self.connection: Connection | None = None
         self.sent_at = 0
+        self.size = 0
+        """Bytes of arguments when it was sent last."""
 
 
 @dataclass(slots=True)
@@ -80,8 +124,12 @@ class Connection:
         self.in_flight: dict[Work, None] = {}
         """Commands sent and not answered, the oldest first."""
         self.closed = False
+        self.overflowed = asyncio.Event()
+        """Set when the client does not read what is sent to it: it gets nothing any more."""
         self._outgoing = Outgoing()
         self._queued = 0
+        self._weight = 0
+        self._bytes = 0
         self._wake = asyncio.Event()
 
     def may(self, resource: str) -> bool:
@@ -107,24 +155,32 @@ class Connection:
             out.begun_xids.append(answer.xid)
         else:
             out.events.append((request_id, answer))
+            self._weight += _EVENT
         self._added()
 
     def reply(self, request_id: int, event: object) -> None:
         """Queue an answer that is no answer of the domain; with request id 0 it answers nothing."""
         self._outgoing.events.append((request_id, event))
+        self._weight += _EVENT
         self._added()
 
     def command(self, work: Work) -> None:
         """Queue a command of the second phase."""
         self._outgoing.commands.append(work)
+        self._bytes += work.size
         self._added()
 
     def _added(self) -> None:
         self._queued += 1
         if self._queued == 1:
             self._wake.set()
-        elif self._queued > MAX_QUEUED:
+        elif self._queued + self._weight > MAX_QUEUED:
+            self._forget()
+            self.overflowed.set()
             self.close()
+
+    def _forget(self) -> None:
+        self._outgoing, self._queued, self._weight, self._bytes = Outgoing(), 0, 0, 0
 
     def close(self) -> None:
         """End it: the writer stops once it has seen this."""
@@ -132,25 +188,37 @@ class Connection:
         self._wake.set()
 
     async def take(self, cap: int) -> Outgoing | None:
-        """What to send next, at most `cap` of each kind (0: any number); None: the stream ends."""
+        """What to send next, at most `cap` of each kind (0: any number) and MAX_BYTES of commands; None: the stream ends."""
         while not self._queued:
             if self.closed:
                 return None
             self._wake.clear()
             await self._wake.wait()
         out = self._outgoing
-        if not cap or self._queued <= cap:
-            self._outgoing = Outgoing()
-            self._queued = 0
+        if self._bytes <= MAX_BYTES and (not cap or self._queued <= cap):
+            self._forget()
             return out
+        cap = cap or self._queued
+        commands = self._fitting(cap)
         part = Outgoing(
-            out.ok[:cap], out.settled[:cap], out.begun[:cap], out.begun_xids[:cap], out.reported[:cap], out.events[:cap],
-            out.commands[:cap],
-        )  # fmt: skip
+            out.ok[:cap], out.settled[:cap], out.begun[:cap], out.begun_xids[:cap], out.reported[:cap], out.events[:cap], commands
+        )
         columns: tuple[list[object], ...] = (
-            out.ok, out.settled, out.begun, out.begun_xids, out.reported, out.events, out.commands
+            out.ok, out.settled, out.begun, out.begun_xids, out.reported, out.events
         )  # type: ignore[assignment]  # fmt: skip
         for column in columns:
             del column[:cap]
-        self._queued = sum(len(column) for column in columns) - len(out.begun_xids)
+        del out.commands[: len(commands)]
+        self._queued = sum(len(column) for column in columns) - len(out.begun_xids) + len(out.commands)
+        self._weight = _EVENT * len(out.events)
+        self._bytes -= sum(work.size for work in commands)
         return part
+
+    def _fitting(self, cap: int) -> list[Work]:
+        """The first of the queued commands, at most `cap`, that fit into a batch."""
+        size = 0
+        for place, work in enumerate(self._outgoing.commands[:cap]):
+            size += work.size
+            if place and size > MAX_BYTES:
+                return self._outgoing.commands[:place]
+        return self._outgoing.commands[:cap]

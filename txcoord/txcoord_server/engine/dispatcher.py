@@ -121,7 +121,10 @@ class Dispatcher:
             resource.ready.appendleft(work)
         connection.in_flight.clear()
         for name in connection.resources:
-            self._pump(self.resources[name])
+            resource = self.resources[name]
+            self._pump(resource)
+            if not (resource.connections or resource.ready or resource.delayed):
+                del self.resources[name]
 
     # ------------------------------------------------------------ commands
 
@@ -311,6 +314,7 @@ class Dispatcher:
                 branch.first_command_at = now
         work.connection = connection
         work.sent_at = now
+        work.size = sum(len(branch.arguments) for branch in work.branches)
         self.resources[work.resource].in_flight += 1
         connection.in_flight[work] = None
         connection.command(work)

@@ -14,19 +14,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from txcoord_proto.errors import StoreUnavailableError, TxcoordError
+from txcoord_proto.errors import NotLeaderError, StoreUnavailableError, TxcoordError
 from txcoord_proto.status import CommandResult, Reason
 from txcoord_proto.xid import is_xid
 
 from txcoord_server.domain.absent import History, answer_absent
-from txcoord_server.domain.answers import OK, Answer, Recipient
+from txcoord_server.domain.answers import OK, Recipient, Refused
 from txcoord_server.domain.effects import Effects, StoredOutcome
 from txcoord_server.domain.limits import Limits
 from txcoord_server.domain.operator import Operator
 from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.transactions import Transactions
 from txcoord_server.domain.transitions import ENDED_BRANCH
-from txcoord_server.engine.connection import Connection
+from txcoord_server.engine.connection import Call, Connection, Principal
 from txcoord_server.engine.counters import Counters
 from txcoord_server.engine.dispatcher import DispatchConfig, Dispatcher
 from txcoord_server.engine.inspection import Inspection
@@ -95,6 +95,8 @@ class Engine:
         self.operator = Operator(self.transactions)
         self.inspection = Inspection(self.ledger, self.dispatcher, history, store, self.fence)
         self.connections: dict[Connection, None] = {}
+        self.calls: dict[Call, None] = {}
+        """Unary calls, and others, that have not been answered."""
         self.commit_seq = lease.commit_seq
         self.trouble = ""
         """Why the store cannot be written to at the moment; empty: all is well."""
@@ -111,7 +113,9 @@ class Engine:
         self._lazy: asyncio.TimerHandle | None = None
         self._last_commit = clock.monotonic()
         self._begun_before = counters.begun
+        self._writing_since: float | None = None
         self._stopping = False
+        self._over = False
         self._defect: Exception | None = None
 
     def look_at_clock(self) -> int:
@@ -144,6 +148,16 @@ class Engine:
         self.connections.pop(connection, None)
         connection.closed = True
         self.dispatcher.detach(connection)
+
+    def call(self, principal: Principal | None = None) -> Call:
+        """The recipient of the answer to one unary call, or to ourselves.
+
+        Raises:
+            NotLeaderError: It leads no more.
+        """
+        if self._over:
+            raise _over()
+        return Call(self.calls, principal)
 
     def grant_branch_ids(self, count: int = BRANCH_ID_BLOCK) -> tuple[int, int]:
         """A block of branch ids that no other client has or will have: first id and number.
@@ -188,10 +202,10 @@ class Engine:
 
     async def fence(self) -> None:
         """Return after a group commit that began after this call: what was read before it is the truth."""
-        waiter = _Fence()
-        self.ledger.answer((waiter, 0), OK)
+        call = self.call()
+        self.ledger.answer((call, 0), OK)
         self.flush()
-        await waiter.done
+        await call.result()
 
     # ------------------------------------------------------------ group commit
 
@@ -214,6 +228,7 @@ class Engine:
         Raises:
             FencedError: Another node leads.
             UnknownCommitError: Whether the last group was written is not known.
+            StoreUnavailableError: It is to stop, and the store takes nothing any more.
             Exception: A defect; what is in memory is not to be trusted.
         """
         for transaction in list(self.ledger.by_xid.values()):
@@ -240,6 +255,12 @@ class Engine:
         self._stopping = True
         self.ledger.effects.durable = True
         self._wanted.set()
+
+    def abandon(self) -> None:
+        """It leads no more: nobody is left waiting for an answer that will not come."""
+        self._over = True
+        for call in list(self.calls):
+            call.answer(0, Refused(_over()))
 
     def fail(self, defect: Exception) -> None:
         """A step ended half-way, which no input may bring about: nothing more is written from this memory, and `run` raises."""
@@ -280,20 +301,28 @@ class Engine:
         """Write the group; a store that certainly did not take it is asked again until it does."""
         delay = 0.05
         while True:
+            self._writing_since = self._clock.monotonic()
             try:
                 found = await self._store.commit(write)
             except StoreUnavailableError as error:
-                if not self.trouble:
-                    log.error("the store takes no commits, nothing durable is answered: %s", error)
-                self.trouble = str(error)
+                self._writing_since = None
                 self.counters.store_failures += 1
+                if self._stopping:
+                    raise
+                self._troubled(str(error))
                 await asyncio.sleep(delay)
                 delay = min(1.0, delay * 2)
             else:
+                self._writing_since = None
                 if self.trouble:
                     log.warning("the store takes commits again")
                     self.trouble = ""
                 return found
+
+    def _troubled(self, what: str) -> None:
+        if not self.trouble:
+            log.error("the store takes no commits, nothing durable is answered: %s", what)
+        self.trouble = what
 
     def _publish(self, effects: Effects, found: dict[str, StoredOutcome]) -> None:
         """The group is durable: tell everybody, start second phases."""
@@ -314,9 +343,11 @@ class Engine:
     # ------------------------------------------------------------ time
 
     async def _tick_loop(self) -> None:
-        heartbeat = self.config.lease_ttl / 4000
+        heartbeat, slow = self.config.lease_ttl / 4000, self.config.lease_ttl / 1000
         while True:
             await asyncio.sleep(self.config.tick / 1000)
+            if self._writing_since is not None and self._clock.monotonic() - self._writing_since >= slow:
+                self._troubled(f"a commit has not returned for {slow:g} s")
             self.transactions.tick(self.look_at_clock())
             self.dispatcher.tick()
             self.counters.begun = self._begun_before + self.transactions.sequence
@@ -348,15 +379,5 @@ def _log_unasked(decided: Sequence[Transaction]) -> None:
         log.warning("%d more transactions were decided without being asked for in the same moment", len(unasked) - _LINES)
 
 
-class _Fence:
-    """A recipient that turns its answer into a future."""
-
-    def may(self, resource: str) -> bool:
-        return False
-
-    def __init__(self) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def answer(self, request_id: int, answer: Answer) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
+def _over() -> NotLeaderError:
+    return NotLeaderError("this coordinator stopped leading before the answer was certain: ask the one that leads now")

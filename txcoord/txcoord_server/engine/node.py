@@ -112,6 +112,11 @@ class Node:
                 lease = await self._take_over_myself(lease)
         await self._store.release()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping
+
     def stop(self) -> None:
         """Write what is left, give the leadership back and end `run`."""
         self._stopping = True
@@ -191,6 +196,9 @@ class Node:
             self.counters.fenced += 1
             log.warning("another coordinator leads now: %s", error)
             return False
+        except StoreUnavailableError as error:
+            log.error("ended while the store takes no commits, what was not answered is not known to be done: %s", error)
+            return False
         except UnknownCommitError as error:
             self.counters.unknown_commits += 1
             log.warning("the outcome of a commit is unknown, taking a new epoch: %s", error)
@@ -215,6 +223,7 @@ class Node:
     def _end(self, engine: Engine) -> None:
         self.engine = None
         self.health = "standby"
+        engine.abandon()
         for connection in list(engine.connections):
             connection.reply(0, Moved(self.config.group, engine.lease.epoch, ""))
             connection.close()

@@ -12,7 +12,7 @@ import hmac
 import secrets
 from collections.abc import Iterable
 
-from txcoord_proto.errors import RoleDeniedError, UnauthenticatedError
+from txcoord_proto.errors import NotReadyError, RoleDeniedError, UnauthenticatedError
 
 from txcoord_server.domain.limits import MAX_SERVICE, check_text
 from txcoord_server.domain.tokens import Token
@@ -34,6 +34,8 @@ class Authenticator:
 
     def __init__(self) -> None:
         self._tokens: dict[str, Token] = {}
+        self.loaded = False
+        """Whether the store's tokens are known."""
 
     @property
     def required(self) -> bool:
@@ -41,7 +43,8 @@ class Authenticator:
         return bool(self._tokens)
 
     def load(self, tokens: Iterable[Token]) -> None:
-        """Replace the known tokens by those of the store."""
+        """Replace the known tokens by those of the store; until the first time nobody is let in."""
+        self.loaded = True
         self._tokens = {token.hash: token for token in tokens}
 
     def principal(self, token: str, service: str) -> Principal:
@@ -54,7 +57,10 @@ class Authenticator:
         Raises:
             InvalidArgumentError: The service's name is too long.
             UnauthenticatedError: A token is required and this is none, or it belongs to another service.
+            NotReadyError: The tokens have not been read yet.
         """
+        if not self.loaded:
+            raise NotReadyError("this coordinator has not read its tokens yet: its store has not answered; ask again")
         check_text("service", service, MAX_SERVICE)
         if not self._tokens:
             return Principal(service or "anonymous", service or "anonymous", operator=True)

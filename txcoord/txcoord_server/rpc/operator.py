@@ -16,7 +16,6 @@ from txcoord_server.engine.inspection import ActView
 from txcoord_server.engine.storage import ListFilter
 from txcoord_server.rpc import convert
 from txcoord_server.rpc.auth import require_operator
-from txcoord_server.rpc.service import UnaryCall
 
 SERVICE_NAME = "txcoord.v1.Operator"
 T = TypeVar("T")
@@ -95,9 +94,9 @@ class OperatorService:
     @staticmethod
     async def _carry_out(order: Order, engine: Engine, principal: Principal) -> pb.StatusReply:
         require_operator(principal)
-        call = UnaryCall(principal)
+        call = engine.call(principal)
         transaction = engine.ledger.by_xid.get(order.xid)
-        engine.operator.carry_out((call, call.number), order, engine.now())
+        engine.operator.carry_out((call, 0), order, engine.now())
         shown = engine.inspection.view(transaction) if transaction is not None else None
         engine.flush()
         await call.result()

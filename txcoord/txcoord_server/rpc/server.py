@@ -6,6 +6,7 @@ caller's mistake and are answered INVALID_ARGUMENT.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,7 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from txcoord_proto.errors import InvalidArgumentError, TxcoordError
+from txcoord_proto.errors import ConfigurationError, InvalidArgumentError, TxcoordError
 from txcoord_proto.headers import AUTHORIZATION, SERVICE
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_proto.v1 import operator_pb2 as op
@@ -28,13 +29,15 @@ from txcoord_server.rpc.service import SERVICE_NAME, CoordinatorService
 from txcoord_server.rpc.session import MAX_MESSAGE_BYTES, internal
 from txcoord_server.rpc.status import abort
 
+log = logging.getLogger(__name__)
+
 M = TypeVar("M", bound=Message)
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[Any, Engine, Principal], Awaitable[Message]]
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", 4 * MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),  # batches are bounded where they are made
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -169,10 +172,24 @@ class Server:
         Args:
             address: `host:port`, port 0 for any.
             credentials: TLS; None: in the clear.
+
+        Raises:
+            ConfigurationError: It is taken, or no address of this machine, or the certificate and its key are not a pair.
         """
-        if credentials is None:
-            return int(self._server.add_insecure_port(address))
-        return int(self._server.add_secure_port(address, credentials))
+        try:
+            if credentials is None:
+                port = int(self._server.add_insecure_port(address))
+            else:
+                port = int(self._server.add_secure_port(address, credentials))
+        except RuntimeError as error:
+            port = 0
+            log.debug("gRPC: %s", error)
+        if not port:
+            tls = "" if credentials is None else ", and is the key that of the certificate"
+            raise ConfigurationError(
+                f"cannot listen on {address}: is the port taken by another program, is it an address of this machine{tls}?"
+            )
+        return port
 
     async def start(self) -> None:
         """Take calls."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import logging
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import grpc
-from txcoord_proto.errors import InvalidArgumentError, TxcoordError
+from txcoord_proto.errors import ClientTooSlowError, InvalidArgumentError, TxcoordError
 from txcoord_proto.status import Decision, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
-from txcoord_server.domain.answers import Answer, Begun, LockState, Refused, Settlements
-from txcoord_server.engine.connection import Principal
+from txcoord_server.domain.answers import Begun, LockState, Settlements
+from txcoord_server.engine.connection import Connection, Principal
 from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node
 from txcoord_server.rpc import convert
@@ -21,33 +21,9 @@ from txcoord_server.rpc.auth import Authenticator
 from txcoord_server.rpc.session import Session, checked_count, checked_xids, denied
 from txcoord_server.rpc.status import abort
 
+log = logging.getLogger(__name__)
+
 SERVICE_NAME = "txcoord.v1.Coordinator"
-_numbers = itertools.count(1)
-
-
-class UnaryCall:
-    """The recipient of one unary call's answer."""
-
-    def __init__(self, principal: Principal) -> None:
-        self.principal = principal
-        self.number = next(_numbers)
-        self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-    def may(self, resource: str) -> bool:
-        """Whether the caller's token covers `resource`."""
-        return self.principal.covers(resource)
-
-    def answer(self, request_id: int, answer: Answer) -> None:
-        """Take the answer."""
-        if not self._answer.done():
-            self._answer.set_result(answer)
-
-    async def result(self) -> Answer:
-        """The answer, or the error that it is."""
-        answer = await self._answer
-        if isinstance(answer, Refused):
-            raise answer.error
-        return answer
 
 
 class CoordinatorService:
@@ -78,22 +54,35 @@ class CoordinatorService:
         except TxcoordError as error:
             await context.write(pb.ServerBatch(events=[pb.Event(id=0, error=convert.error(error))]))
             await abort(context, error)
-        reading = asyncio.ensure_future(self._read(session, batches))
+        connection = session.connection
+        assert connection is not None
+        reading = asyncio.ensure_future(self._read(session, connection, batches))
+        writing = asyncio.ensure_future(self._write(session, context))
+        overflowed = asyncio.ensure_future(connection.overflowed.wait())
         try:
-            while (batch := await session.next_batch()) is not None:
-                await context.write(batch)
+            await asyncio.wait((writing, overflowed), return_when=asyncio.FIRST_COMPLETED)
+            if overflowed.done():
+                raise ClientTooSlowError(
+                    f"{connection.name} does not read what it is sent, so its stream ends: it finds everything over the next"
+                )
+            writing.result()
             if reading.done():
                 reading.result()
         except TxcoordError as error:
+            log.warning("the stream of %s ends: %s", connection.name, error)
             await abort(context, error)
         finally:
-            reading.cancel()
+            for task in (reading, writing, overflowed):
+                task.cancel()
             session.close()
 
     @staticmethod
-    async def _read(session: Session, batches: AsyncIterator[pb.ClientBatch]) -> None:
-        connection = session.connection
-        assert connection is not None
+    async def _write(session: Session, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        while (batch := await session.next_batch()) is not None:
+            await context.write(batch)
+
+    @staticmethod
+    async def _read(session: Session, connection: Connection, batches: AsyncIterator[pb.ClientBatch]) -> None:
         try:
             async for batch in batches:
                 if connection.closed:
@@ -119,8 +108,8 @@ class CoordinatorService:
         new = convert.new_branch(m)
         if not principal.covers(new.resource):
             raise denied(principal, new.resource)
-        call = UnaryCall(principal)
-        ticket = (call, call.number)
+        call = engine.call(principal)
+        ticket = (call, 0)
         if m.xid or not m.HasField("begin"):
             engine.transactions.register(ticket, m.xid, new, engine.now())
         else:
@@ -136,8 +125,8 @@ class CoordinatorService:
         result = convert.PHASES.get(m.result)
         if result is None:
             raise InvalidArgumentError(f"phase one result {m.result} is not known here", {"field": "result"})
-        call = UnaryCall(principal)
-        engine.transactions.report((call, call.number), m.xid, m.branch_id, result, m.error, engine.now())
+        call = engine.call(principal)
+        engine.transactions.report((call, 0), m.xid, m.branch_id, result, m.error, engine.now())
         engine.ledger.effects.durable = True
         engine.flush()
         await call.result()
@@ -145,24 +134,24 @@ class CoordinatorService:
 
     async def commit(self, m: pb.CommitRequest, engine: Engine, principal: Principal) -> pb.DecisionReply:
         """`Commit`."""
-        call = UnaryCall(principal)
+        call = engine.call(principal)
         wait = convert.WAITS.get(m.wait, Wait.SETTLED)
-        engine.transactions.commit((call, call.number), principal.service, m.xid, wait, engine.now())
+        engine.transactions.commit((call, 0), principal.service, m.xid, wait, engine.now())
         engine.flush()
         return convert.decision(m.xid, Decision.COMMIT, await call.result())
 
     async def rollback(self, m: pb.RollbackRequest, engine: Engine, principal: Principal) -> pb.DecisionReply:
         """`Rollback`."""
-        call = UnaryCall(principal)
+        call = engine.call(principal)
         wait = convert.WAITS.get(m.wait, Wait.SETTLED)
-        engine.transactions.rollback((call, call.number), principal.service, m.xid, wait, engine.now(), m.reason)
+        engine.transactions.rollback((call, 0), principal.service, m.xid, wait, engine.now(), m.reason)
         engine.flush()
         return convert.decision(m.xid, Decision.ROLLBACK, await call.result())
 
     async def set_rollback_only(self, m: pb.RollbackOnlyRequest, engine: Engine, principal: Principal) -> pb.DecisionReply:
         """`SetRollbackOnly`."""
-        call = UnaryCall(principal)
-        engine.transactions.rollback_only((call, call.number), m.xid, engine.now(), m.reason)
+        call = engine.call(principal)
+        engine.transactions.rollback_only((call, 0), m.xid, engine.now(), m.reason)
         engine.flush()
         return convert.decision(m.xid, Decision.ROLLBACK, await call.result())
 
@@ -172,8 +161,8 @@ class CoordinatorService:
 
     async def query_locks(self, m: pb.LockQuery, engine: Engine, principal: Principal) -> pb.LockReply:
         """`QueryLocks`."""
-        call = UnaryCall(principal)
-        engine.transactions.query_locks((call, call.number), m.resource, tuple(m.lock_keys), m.xid)
+        call = engine.call(principal)
+        engine.transactions.query_locks((call, 0), m.resource, tuple(m.lock_keys), m.xid)
         engine.flush()
         answer = await call.result()
         assert isinstance(answer, LockState)
@@ -181,8 +170,8 @@ class CoordinatorService:
 
     async def settled(self, m: pb.SettledQuery, engine: Engine, principal: Principal) -> pb.SettledReply:
         """`Settled`."""
-        call = UnaryCall(principal)
-        engine.transactions.settled((call, call.number), checked_xids(m))
+        call = engine.call(principal)
+        engine.transactions.settled((call, 0), checked_xids(m))
         engine.flush()
         answer = await call.result()
         assert isinstance(answer, Settlements)

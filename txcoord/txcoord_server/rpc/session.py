@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 4 << 20
 FENCE_RETENTION = 7 * 24 * 3600 * 1000
-MAX_IDS = 1 << 20
+MAX_IDS = 1 << 17  # far less than the store reserves at once
 MAX_SETTLED = 10_000
+MAX_RESOURCES = 1_000
 
 
 class Session:
@@ -96,10 +97,10 @@ class Session:
             )
         self._check_witness(engine, hello)
         resources = self._checked(principal, hello.resources)
+        first_id, count = engine.grant_branch_ids()
         self._engine = engine
         self.connection = connection = Connection(principal, clean_text(hello.instance, MAX_INSTANCE))
         engine.attach(connection)
-        first_id, count = engine.grant_branch_ids()
         welcome = pb.Welcome(
             protocol=PROTOCOL,
             group=engine.config.group,
@@ -120,6 +121,8 @@ class Session:
         engine, connection = self._engine, self.connection
         assert engine is not None
         assert connection is not None
+        if len(batch.reported_xids) != len(batch.reported_branches) or len(batch.done_xids) != len(batch.done_branches):
+            raise ProtocolError("columns of one batch have different lengths: each XID stands beside its branch")
         transactions, now = engine.transactions, engine.look_at_clock()
         ticket = (connection, 0)
         if batch.reported_xids:
@@ -224,7 +227,7 @@ class Session:
 
     def _serve(self, request_id: int, m: pb.ServeRequest) -> None:
         engine, connection = self._open
-        resources = self._checked(connection.principal, m.resources)
+        resources = self._checked(connection.principal, m.resources, len(connection.resources))
         connection.answer(request_id, OK)
         engine.dispatcher.serve(connection, resources)
 
@@ -248,7 +251,11 @@ class Session:
         return self._engine, self.connection
 
     @staticmethod
-    def _checked(principal: Principal, names: Any) -> list[str]:
+    def _checked(principal: Principal, names: Any, already: int = 0) -> list[str]:
+        if already + len(names) > MAX_RESOURCES:
+            raise InvalidArgumentError(
+                f"{already + len(names)} resources of one process: at most {MAX_RESOURCES} are allowed", {"field": "resources"}
+            )
         for name in names:
             check_resource(name)
             if not principal.covers(name):
@@ -272,11 +279,7 @@ def internal(defect: Exception) -> TxcoordError:
 
 def denied(principal: Principal, resource: str) -> ResourceDeniedError:
     """The error for a resource that the principal's token does not cover."""
-    return ResourceDeniedError(
-        f"the token {principal.name!r} does not cover resource {resource[:MAX_RESOURCE]!r}: give it a pattern that does, with "
-        "`txcoord token add --resource`",
-        {"resource": resource[:MAX_RESOURCE]},
-    )
+    return ResourceDeniedError.of(resource[:MAX_RESOURCE], principal.name)
 
 
 def checked_xids(m: pb.SettledQuery) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ _STATUS: tuple[tuple[type[errors.TxcoordError], grpc.StatusCode], ...] = (
     (errors.UnknownXidError, grpc.StatusCode.NOT_FOUND),
     (errors.ExpiredXidError, grpc.StatusCode.NOT_FOUND),
     (errors.UnknownEpochError, grpc.StatusCode.NOT_FOUND),
+    (errors.ClientTooSlowError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.TooManyTransactionsError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.LockConflictError, grpc.StatusCode.ABORTED),
     (errors.NotLeaderError, grpc.StatusCode.UNAVAILABLE),

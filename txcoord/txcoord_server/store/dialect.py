@@ -15,7 +15,7 @@ class Dialect(ABC):
     """Group commits and session locks of one kind of database; `raw` is a connection of its driver."""
 
     inline: ClassVar[int] = 0
-    """Group commits that so many answers wait for, or fewer, are written without leaving the engine's thread."""
+    """Group commits that fewer answers wait for are written without leaving the engine's thread; 0: none, it may wait long."""
     batch_cap: ClassVar[int] = 0
     """Messages in one batch on the wire that suit it; 0: any number."""
 

@@ -43,6 +43,7 @@ _GUARD = "SELECT IF(ROW_COUNT() = {}, 1, (SELECT 1 UNION ALL SELECT 2))"
 _MOST_CHARACTERS = 2 << 20
 """Of one text: at four bytes a character half of the smallest usual max_allowed_packet, 16 MiB; a row has 6 MiB at most."""
 _NOT_ONE_ROW = 1242  # ER_SUBQUERY_NO_1_ROW: a guard has failed
+_REFUSED = (3819, 4025)  # a CHECK, of MySQL and of MariaDB
 _SESSION = (
     "SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, "
     "innodb_lock_wait_timeout = 2, transaction_isolation = 'READ-COMMITTED'"
@@ -58,6 +59,10 @@ _OTHER_ENGINES = (
     "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE 'txc\\_%' "
     "AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name"
 )
+
+
+CONNECT = {"connect_timeout": 3, "read_timeout": 10, "write_timeout": 10}
+"""Seconds after which a server that does not answer counts as gone."""
 
 
 def risks_of(settings: Mapping[str, str]) -> list[str]:
@@ -134,9 +139,8 @@ class MysqlDialect(Dialect):
     def connect(self, engine: Engine) -> pymysql.Connection[Any]:
         arguments, options = engine.dialect.create_connect_args(engine.url)
         flags = int(options.pop("client_flag", 0)) | CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS
-        limits = {"connect_timeout": 3, "read_timeout": 10, "write_timeout": 10}
         try:
-            raw = pymysql.connect(*arguments, **{**limits, **options}, client_flag=flags, autocommit=True)
+            raw = pymysql.connect(*arguments, **{**CONNECT, **options}, client_flag=flags, autocommit=True)
             mariadb = "MariaDB" in str(raw.get_server_info())  # type: ignore[no-untyped-call]
             with raw.cursor() as cursor:
                 cursor.execute(_SESSION_MARIADB if mariadb else _SESSION)
@@ -236,6 +240,8 @@ class MysqlDialect(Dialect):
             raise FencedError(f"epoch {write.epoch} no longer leads group {self.group}") from error
         if code == _NOT_ONE_ROW:
             raise UnknownCommitError(f"rows were not as expected, reloading: {error}") from error
+        if isinstance(error, (pymysql.IntegrityError, pymysql.DataError)) or code in _REFUSED:
+            raise UnknownCommitError(f"the database refuses these rows, reloading without them: {error}") from error
         raise StoreUnavailableError(f"the database takes no commit: {error}") from error
 
     @override
@@ -250,5 +256,8 @@ class MysqlDialect(Dialect):
 
     @override
     def unlock(self, raw: pymysql.Connection[Any]) -> None:
-        with raw.cursor() as cursor:
-            cursor.execute("SELECT RELEASE_LOCK(%s)", (f"txcoord.{self.group}",))
+        try:
+            with raw.cursor() as cursor:
+                cursor.execute("SELECT RELEASE_LOCK(%s)", (f"txcoord.{self.group}",))
+        except pymysql.Error as error:
+            raise StoreUnavailableError(f"the database cannot be reached: {error}") from error

@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from txcoord_proto.errors import ConfigurationError, MissingExtraError
 
@@ -17,20 +17,24 @@ from txcoord_server.store.sqlite import SqliteDialect
 _POOL: dict[str, Any] = {"pool_size": 2, "max_overflow": 2, "pool_pre_ping": True}
 
 
-def _postgresql(group: str, lease_ttl: int) -> Dialect:
+def _postgresql(parsed: URL, group: str, lease_ttl: int) -> tuple[Engine, Dialect]:
     try:
-        from txcoord_server.store.postgresql import PostgresqlDialect
+        from txcoord_server.store.postgresql import PostgresqlDialect, connect
     except ImportError as error:
         raise MissingExtraError.of("a store on PostgreSQL", "postgres") from error
-    return PostgresqlDialect(group, lease_ttl)
+    engine = create_engine(parsed.set(drivername="postgresql+psycopg"), **_POOL)
+    event.listen(engine, "do_connect", lambda dialect, record, arguments, options: connect(arguments, options))
+    return engine, PostgresqlDialect(group, lease_ttl)
 
 
-def _mysql(group: str, lease_ttl: int) -> Dialect:
+def _mysql(parsed: URL, group: str, lease_ttl: int) -> tuple[Engine, Dialect]:
     try:
-        from txcoord_server.store.mysql import MysqlDialect
+        from txcoord_server.store.mysql import CONNECT, MysqlDialect
     except ImportError as error:
         raise MissingExtraError.of("a store on MariaDB or MySQL", "mysql") from error
-    return MysqlDialect(group, lease_ttl)
+    url = parsed.set(drivername="mysql+pymysql")
+    engine = create_engine(url, isolation_level="READ COMMITTED", connect_args=CONNECT, **_POOL)
+    return engine, MysqlDialect(group, lease_ttl)
 
 
 def open_store(
@@ -65,11 +69,7 @@ def open_store(
         event.listen(engine, "connect", lambda raw, record: raw.execute("PRAGMA synchronous = FULL"))
         return SqlStore(engine, SqliteDialect(group, parsed.database), group, node, address, writer, reader)
     if backend == "postgresql":
-        dialect = _postgresql(group, lease_ttl)
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), **_POOL)
-        return SqlStore(engine, dialect, group, node, address, writer, reader)
+        return SqlStore(*_postgresql(parsed, group, lease_ttl), group, node, address, writer, reader)
     if backend in ("mysql", "mariadb"):
-        dialect = _mysql(group, lease_ttl)
-        engine = create_engine(parsed.set(drivername="mysql+pymysql"), isolation_level="READ COMMITTED", **_POOL)
-        return SqlStore(engine, dialect, group, node, address, writer, reader)
+        return SqlStore(*_mysql(parsed, group, lease_ttl), group, node, address, writer, reader)
     raise ConfigurationError(f"{backend} is no store for the coordinator: use SQLite, PostgreSQL, MariaDB or MySQL")

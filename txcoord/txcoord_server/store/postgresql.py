@@ -9,8 +9,9 @@ cancelled) counts as unknown.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -34,6 +35,12 @@ from txcoord_server.engine.storage import (
 from txcoord_server.store import schema, sql
 from txcoord_server.store.dialect import Dialect
 
+T = TypeVar("T")
+
+ANSWER_SECONDS = 10.0
+_CONNECT = {
+    "connect_timeout": 3, "keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2, "tcp_user_timeout": 2000,
+}  # fmt: skip
 _TYPES: tuple[tuple[type, str], ...] = (
     (BigInteger, "int8"),
     (SmallInteger, "int2"),
@@ -75,7 +82,35 @@ _STATEMENTS = {
     "changed_branches": _update(schema.branch, ("xid", "id"), CHANGED_BRANCH),
     "audit": _insert(schema.audit, AUDIT),
 }
+_REFUSED = ("22", "23")  # data exceptions and violated constraints: the same rows are refused for ever
 _COUNTED = frozenset({"changed_globals", "changed_branches"})
+
+
+class LimitedConnection(psycopg.Connection[Any]):
+    """A connection whose server has to answer within a time: one that stands still would hold us for ever."""
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        """See `psycopg.Connection`; raises OperationalError and closes when the time is over."""
+        return super().wait(self._limited(gen), *args, **kwargs)
+
+    def _limited(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        until = time.monotonic() + ANSWER_SECONDS
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > until:
+                    self.close()
+                    raise psycopg.OperationalError(f"PostgreSQL has not answered for {ANSWER_SECONDS} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def connect(arguments: Sequence[Any], options: Mapping[str, Any]) -> LimitedConnection:
+    """A connection that notices soon when its server is gone."""
+    return LimitedConnection.connect(*arguments, **{**_CONNECT, **options})
 
 
 def risks_of(settings: Mapping[str, str]) -> list[str]:
@@ -114,9 +149,8 @@ class PostgresqlDialect(Dialect):
     @override
     def connect(self, engine: Engine) -> psycopg.Connection[Any]:
         arguments, options = engine.dialect.create_connect_args(engine.url)
-        keepalive = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2, "tcp_user_timeout": 2000}
         try:
-            raw = psycopg.connect(*arguments, **{"connect_timeout": 3, **keepalive, **options}, autocommit=True)
+            raw = connect(arguments, {**options, "autocommit": True})
             raw.prepare_threshold = 0
             raw.execute(
                 "SELECT set_config('lock_timeout', '2s', false), set_config('statement_timeout', '0', false), "
@@ -197,6 +231,8 @@ class PostgresqlDialect(Dialect):
             raise FencedError(f"epoch {write.epoch} no longer leads group {self.group}") from error
         if isinstance(error, errors.InvalidArgumentForPowerFunction):
             raise UnknownCommitError(f"rows were not as expected, reloading: {error}") from error
+        if error.sqlstate[:2] in _REFUSED:
+            raise UnknownCommitError(f"PostgreSQL refuses these rows, reloading without them: {error}") from error
         raise StoreUnavailableError(f"PostgreSQL takes no commit: {error}") from error
 
     @override
@@ -209,4 +245,7 @@ class PostgresqlDialect(Dialect):
 
     @override
     def unlock(self, raw: psycopg.Connection[Any]) -> None:
-        raw.execute("SELECT pg_advisory_unlock_all()")
+        try:
+            raw.execute("SELECT pg_advisory_unlock_all()")
+        except psycopg.Error as error:
+            raise StoreUnavailableError(f"PostgreSQL cannot be reached: {error}") from error

@@ -158,10 +158,18 @@ class SqlStore:
 
     def _unlock(self) -> None:
         self._locked = False
-        self._dialect.unlock(self._connected())
+        try:
+            self._dialect.unlock(self._connected())
+        except StoreUnavailableError:
+            self._disconnect()
+            raise
 
     def _try_lock(self) -> bool:
-        self._locked = self._dialect.try_lock(self._connected())
+        try:
+            self._locked = self._dialect.try_lock(self._connected())
+        except StoreUnavailableError:
+            self._disconnect()
+            raise
         return self._locked
 
     def _look(self, locked: bool) -> GroupState:
@@ -221,7 +229,7 @@ class SqlStore:
 
     async def commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
         """See `Store.commit`."""
-        if write.waiting <= self._dialect.inline and self._raw is not None:
+        if write.waiting < self._dialect.inline and self._raw is not None:
             return self._commit(write)
         return await self._run(self._writer, self._commit, write)
 

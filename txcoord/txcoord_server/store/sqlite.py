@@ -111,6 +111,8 @@ class SqliteDialect(Dialect):
             found = self._statements(raw, write, locked)
         except BaseException as error:
             _undo(raw)
+            if isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)):
+                raise UnknownCommitError(f"SQLite refuses these rows, reloading without them: {error}") from error
             if isinstance(error, sqlite3.Error):
                 raise StoreUnavailableError(f"SQLite cannot write to {self._path}: {error}") from error
             raise
