@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from sqlalchemy import BigInteger, Insert, Table, literal_column
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -15,6 +16,10 @@ class Dialect(ABC):
 
     now: ColumnElement[int]
     """The database's clock, milliseconds since 1970."""
+    commits_unseen: frozenset[str] = frozenset()
+    """First words of statements that commit the transaction in which they run, besides COMMIT itself."""
+    restore_limits = ""
+    """Undoes `limit_transaction` where that outlives the transaction."""
 
     @abstractmethod
     def insert_if_absent(self, table: Table) -> Insert:
@@ -35,6 +40,21 @@ class Dialect(ABC):
     @abstractmethod
     def limit_lock_wait(self, seconds: int) -> tuple[str, ...]:
         """Statements after which a connection waits no longer for a lock."""
+
+    @abstractmethod
+    def limit_transaction(self, milliseconds: int) -> str:
+        """A statement after which the server ends the open transaction if it is idle, or waits, for longer.
+
+        Lower limits that are set already stay. Empty: there is no server.
+        """
+
+    @abstractmethod
+    def holds_together(self, raw: Any) -> bool:
+        """Whether statements of the connection belong to one transaction; False: the driver commits each by itself.
+
+        Args:
+            raw: The DB-API connection; something was written on it just now.
+        """
 
 
 class Sqlite(Dialect):
@@ -58,6 +78,14 @@ class Sqlite(Dialect):
         """See `Dialect.limit_lock_wait`."""
         return (f"PRAGMA busy_timeout = {seconds * 1000}",)
 
+    def limit_transaction(self, milliseconds: int) -> str:
+        """See `Dialect.limit_transaction`."""
+        return ""
+
+    def holds_together(self, raw: Any) -> bool:
+        """See `Dialect.holds_together`."""
+        return bool(sqlite_connection(raw).in_transaction)
+
 
 class Postgresql(Dialect):
     """PostgreSQL and what is compatible with it."""
@@ -80,10 +108,31 @@ class Postgresql(Dialect):
         """See `Dialect.limit_lock_wait`."""
         return (f"SET lock_timeout = '{seconds}s'",)
 
+    def limit_transaction(self, milliseconds: int) -> str:
+        """See `Dialect.limit_transaction`: until the transaction's end; `transaction_timeout`, from 17 on, is exact."""
+        names = "'idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout'"
+        return (
+            f"SELECT set_config(name, '{milliseconds}', true) FROM pg_settings "
+            f"WHERE name IN ({names}) AND (setting = '0' OR CAST(setting AS bigint) > {milliseconds})"
+        )
+
+    def holds_together(self, raw: Any) -> bool:
+        """See `Dialect.holds_together`."""
+        return not getattr(raw, "autocommit", False)
+
 
 class Mysql(Dialect):
     """MariaDB and MySQL."""
 
+    # https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/
+    commits_unseen = frozenset(
+        {"ALTER", "ANALYZE", "CREATE", "DROP", "FLUSH", "GRANT", "LOCK", "OPTIMIZE", "RENAME", "REPAIR", "REVOKE", "TRUNCATE"}
+        | {"UNLOCK"}
+    )
+    restore_limits = (
+        "SET SESSION wait_timeout = @txcoord_wait, SESSION innodb_lock_wait_timeout = @txcoord_lock_wait, "
+        "@txcoord_wait = NULL, @txcoord_lock_wait = NULL"
+    )
     now = literal_column("CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED)", BigInteger)
 
     def insert_if_absent(self, table: Table) -> Insert:
@@ -101,6 +150,27 @@ class Mysql(Dialect):
     def limit_lock_wait(self, seconds: int) -> tuple[str, ...]:
         """See `Dialect.limit_lock_wait`."""
         return (f"SET innodb_lock_wait_timeout = {seconds}",)
+
+    def limit_transaction(self, milliseconds: int) -> str:
+        """See `Dialect.limit_transaction`: of the session, in whole seconds, so they are restored at the transaction's end."""
+        seconds = -(-milliseconds // 1000)
+        wait, lock_wait = "@@SESSION.wait_timeout", "@@SESSION.innodb_lock_wait_timeout"
+        return (
+            f"SET @txcoord_wait = CAST(COALESCE(@txcoord_wait, {wait}) AS SIGNED), "
+            f"@txcoord_lock_wait = CAST(COALESCE(@txcoord_lock_wait, {lock_wait}) AS SIGNED), "
+            f"SESSION wait_timeout = LEAST({wait}, {seconds}), SESSION innodb_lock_wait_timeout = LEAST({lock_wait}, {seconds})"
+        )
+
+    def holds_together(self, raw: Any) -> bool:
+        """See `Dialect.holds_together`."""
+        ask = getattr(getattr(raw, "driver_connection", raw), "get_autocommit", None)
+        return ask is None or not ask()
+
+
+def sqlite_connection(raw: Any) -> Any:
+    """The standard library's connection inside an adapted one."""
+    driver = getattr(raw, "driver_connection", raw)
+    return getattr(driver, "_conn", driver)
 
 
 def _sqlstate(error: BaseException) -> str:

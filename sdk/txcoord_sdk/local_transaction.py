@@ -8,75 +8,25 @@ not, and AT extends it.
 Two databases end a transaction without saying so at COMMIT: PostgreSQL answers the COMMIT of a failed transaction with a silent
 ROLLBACK, and MariaDB rolls back at a deadlock and begins anew. So once a statement has failed, enlistments are in doubt and have
 to look whether their own row is still there before COMMIT is sent.
+
+Nor does one outlive its deadline: the database is told how long it may be idle or wait, later statements are refused, and where
+there is no database server a thread of this process rolls back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import contextlib
+import math
+import time
+from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import Dialect, TwoPhaseTransaction
 from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.failpoints import Mode, durable, passes
 
 from txcoord_sdk.dialects import dialect_of
-
-
-class Enlistment(Protocol):
-    """Somebody who has to know how a local transaction ends. Exactly one of the last three is called, once."""
-
-    def before_commit(self, in_doubt: bool) -> None:
-        """COMMIT is about to be sent; raising rolls back instead.
-
-        Args:
-            in_doubt: A statement has failed since: what was done before it may be gone although the connection is open.
-        """
-
-    def committed(self) -> None:
-        """COMMIT returned."""
-
-    def rolled_back(self) -> None:
-        """It is certain that nothing of it stays."""
-
-    def unknown(self, error: BaseException) -> None:
-        """COMMIT was sent and not answered."""
-
-
-class LocalState:
-    """Of one connection with a local transaction open.
-
-    Args:
-        dbapi_connection: Kept, so that no other connection gets its identity meanwhile.
-    """
-
-    __slots__ = ("dbapi_connection", "enlistments", "in_doubt", "savepoints")
-
-    def __init__(self, dbapi_connection: object) -> None:
-        self.dbapi_connection = dbapi_connection
-        self.enlistments: list[Enlistment] = []
-        self.savepoints: list[tuple[str, int]] = []
-        self.in_doubt = False
-
-    @passes(Mode.IN)
-    def before_commit(self) -> None:
-        """Ask the enlistments."""
-        for enlistment in self.enlistments:
-            enlistment.before_commit(self.in_doubt)
-
-    def end(self, tell: Callable[[Enlistment], None], first: int = 0) -> None:
-        """Tell the enlistments from `first` on, and forget them."""
-        ended, self.enlistments = self.enlistments[first:], self.enlistments[:first]
-        for enlistment in ended:
-            tell(enlistment)
-
-    def leave_savepoint(self, name: str) -> int | None:
-        """Forget a savepoint and those inside it; returns how many had enlisted before it."""
-        for place, (known, before) in enumerate(self.savepoints):
-            if known == name:
-                del self.savepoints[place:]
-                return before
-        return None
+from txcoord_sdk.local_state import Enlistment, LocalState, reaper
 
 
 def watch(engine: Engine) -> None:
@@ -114,9 +64,51 @@ def enlist(connection: Connection, enlistment: Enlistment) -> None:
         ConfigurationError: See `check_can_enlist`.
     """
     check_can_enlist(connection)
-    dialect = connection.dialect
-    assert isinstance(dialect, WatchedDialect)
-    dialect._txcoord_state(connection, make=True).enlistments.append(enlistment)
+    _state(connection).enlistments.append(enlistment)
+
+
+def limit(connection: Connection, deadline: float) -> None:
+    """See to it that the connection's local transaction does not go on after `deadline`, by `time.monotonic`.
+
+    Statements that come later are refused, and so are those that would end it unseen. The database ends it where it stands still;
+    before PostgreSQL 17 and on MariaDB it counts from the last statement, so that this may be after up to twice the time.
+    """
+    state = _state(connection)
+    if not event.contains(connection, "before_cursor_execute", _check_statement):
+        event.listen(connection, "before_cursor_execute", _check_statement)
+    if deadline >= state.limited:
+        return
+    state.limited = deadline
+    milliseconds = max(1, math.ceil((deadline - time.monotonic()) * 1000))
+    if statement := state.dialect.limit_transaction(milliseconds):
+        connection.exec_driver_sql(statement)
+    else:
+        reaper.watch(state, deadline)
+    state.deadline = deadline
+
+
+def _state(connection: Connection) -> LocalState:
+    assert isinstance(connection.dialect, WatchedDialect)
+    return connection.dialect._txcoord_state(connection, make=True)
+
+
+def check_holds_together(connection: Connection) -> None:
+    """Refuse a connection, on which something was written just now, whose driver commits each statement by itself.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    if not dialect_of(connection.dialect.name).holds_together(connection.connection.dbapi_connection):
+        raise ConfigurationError(
+            f"the driver of {connection.engine.url!r} commits each statement by itself (autocommit in connect_args or in an "
+            "event?), so a fence could not stand or fall with its effects: let SQLAlchemy begin its transactions"
+        )
+
+
+def _check_statement(connection: Connection, cursor: object, statement: str, *_: object) -> None:
+    state = connection.dialect._txcoord_open.get(id(connection.connection.dbapi_connection))  # type: ignore[attr-defined]
+    if state is not None:
+        state.check(statement)
 
 
 class WatchedDialect(Dialect):
@@ -128,13 +120,24 @@ class WatchedDialect(Dialect):
         raw = connection.connection.dbapi_connection
         state = self._txcoord_open.get(id(raw))
         if state is None:
-            state = LocalState(raw)
+            state = LocalState(raw, dialect_of(self.name))
             if make:
                 self._txcoord_open[id(raw)] = state
         return state
 
     def _txcoord_pop(self, raw: object) -> LocalState | None:
-        return self._txcoord_open.pop(id(raw), None)
+        state = self._txcoord_open.pop(id(raw), None)
+        if state is not None:
+            state.closed()
+        return state
+
+    def _txcoord_restore(self, state: LocalState, raw: Any) -> None:
+        """Take back what the database was told about the transaction that has ended."""
+        if state.limited < math.inf and (statement := state.dialect.restore_limits):
+            with contextlib.suppress(Exception):  # the connection is lost: whoever uses it next will see
+                cursor = raw.cursor()
+                cursor.execute(statement)
+                cursor.close()
 
     def do_commit(self, dbapi_connection: Any) -> None:
         """COMMIT, then tell; what may not or cannot be committed is rolled back."""
@@ -149,8 +152,10 @@ class WatchedDialect(Dialect):
         sent = False
         try:
             state.before_commit()
-            sent = True
-            self._txcoord_send_commit(dbapi_connection)
+            with state.lock:
+                state.check_alive()
+                sent = True
+                self._txcoord_send_commit(dbapi_connection)
         except BaseException as error:
             if sent and not self._txcoord_refused(error, dbapi_connection):
                 self._txcoord_pop(state.dbapi_connection)
@@ -162,6 +167,7 @@ class WatchedDialect(Dialect):
             raise
         self._txcoord_pop(state.dbapi_connection)
         state.end(lambda e: e.committed())
+        self._txcoord_restore(state, dbapi_connection)
 
     @passes(Mode.UNKNOWN)
     def _txcoord_send_commit(self, dbapi_connection: Any) -> None:
@@ -179,9 +185,21 @@ class WatchedDialect(Dialect):
         state = self._txcoord_pop(dbapi_connection.dbapi_connection) if self._txcoord_open else None
         try:
             super().do_rollback(dbapi_connection)
+        except Exception as error:
+            if state is None or not self._txcoord_ended_by_server(state, error, dbapi_connection):
+                raise
+            dbapi_connection.invalidate(error)
         finally:
             if state is not None:
                 state.end(lambda e: e.rolled_back())
+        if state is not None and dbapi_connection.is_valid:
+            self._txcoord_restore(state, dbapi_connection)
+
+    def _txcoord_ended_by_server(self, state: LocalState, error: Exception, dbapi_connection: Any) -> bool:
+        """Whether the connection is lost because the database did at the deadline as it was told."""
+        if time.monotonic() < state.deadline or not isinstance(error, self.loaded_dbapi.Error):
+            return False
+        return self.is_disconnect(error, dbapi_connection, None)
 
     def do_close(self, dbapi_connection: Any) -> None:
         """Close; the database rolls back what was open."""
@@ -217,8 +235,11 @@ class WatchedDialect(Dialect):
 
     def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
         """ROLLBACK TO, then tell those who enlisted since."""
-        super().do_rollback_to_savepoint(connection, name)
         state = self._txcoord_state(connection)
+        in_doubt = state.in_doubt
+        super().do_rollback_to_savepoint(connection, name)
+        state.in_doubt = in_doubt  # this one is told
+        state.limited = math.inf  # PostgreSQL has taken its limits back
         before = state.leave_savepoint(name)
         if before is not None:
             state.end(lambda e: e.rolled_back(), before)

@@ -31,6 +31,7 @@ class BranchEnlistment:
         self._connection = connection
         self._has_row = has_row
         self._too_old = too_old
+        self._in_doubt = False
         self.failure: BaseException | None = None
         """Set when the try raised: the local transaction must not be committed with half of it."""
         transaction.local_opened(self, f"{branch.resource}, branch {branch.branch_id}")
@@ -49,6 +50,7 @@ class BranchEnlistment:
                 "begin anew",
                 {"xid": self._branch.xid},
             )
+        self._in_doubt = in_doubt
         if in_doubt and self._has_row and not fence.is_tried(self._connection, self._branch.xid, self._branch.branch_id):
             raise fence.TryLostError(
                 "an error made the database roll this local transaction back although the connection stayed open; what was "
@@ -57,8 +59,9 @@ class BranchEnlistment:
             )
 
     def committed(self) -> None:
-        """See `Enlistment.committed`."""
-        self._end(PhaseOne.DONE)
+        """See `Enlistment.committed`: without a row nobody can look whether a failed statement took the try back."""
+        lost = self._in_doubt and not self._has_row
+        self._end(PhaseOne.UNKNOWN if lost else PhaseOne.DONE, "a statement failed in its local transaction" if lost else "")
 
     def rolled_back(self) -> None:
         """See `Enlistment.rolled_back`: without a row in it, the try may have had effects elsewhere."""

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from tenacity import AsyncRetrying, Retrying
-from txcoord_proto.errors import ConfigurationError, NoTransactionError
+from txcoord_proto.errors import ConfigurationError, DeadlinePassedError, NoTransactionError
 from txcoord_proto.failpoints import durable
 from txcoord_proto.status import BranchType, PhaseOne
 
@@ -23,7 +23,7 @@ from txcoord_sdk.context import current
 from txcoord_sdk.database import Database
 from txcoord_sdk.fence import fence
 from txcoord_sdk.fence.retention import boot_time
-from txcoord_sdk.local_transaction import check_can_enlist, enlist
+from txcoord_sdk.local_transaction import check_can_enlist, check_holds_together, enlist, limit
 from txcoord_sdk.sealed_transaction import AsyncSealedTransaction, SealedTransaction
 from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.tcc.action import Action
@@ -80,6 +80,7 @@ class Call:
 
         Raises:
             NoTransactionError: There is no global transaction.
+            DeadlinePassedError: Its deadline has passed, maybe while the try waited for a lock.
             HangingTryError: It was cancelled before this try arrived.
             Exception: What the try raised.
         """
@@ -142,7 +143,7 @@ class Call:
             with within(branch):
                 return (yield Invoke(lambda: self.action.attempt.call(self.instance, self.arguments, self.given)))
         except BaseException as error:
-            self._failed(transaction, branch, enlisted, error)
+            self._fail(transaction, branch, enlisted, error)
             raise
 
     @durable("tcc.try")
@@ -156,7 +157,7 @@ class Call:
                 result = yield Invoke(lambda: doors.call_in(local, self))
             yield Invoke(local.commit)
         except BaseException as error:
-            self._failed(transaction, branch, enlisted, error)
+            self._fail(transaction, branch, enlisted, error)
             raise
         finally:
             if local is not None:
@@ -177,8 +178,10 @@ class Call:
                     f"the client is bound to ({database.sync_engine.url!r}): its fence must be where its effects are"
                 )
             check_can_enlist(connection)
+            limit(connection, transaction.deadline)
             if has_row:
                 fence.tried(connection, branch.xid, branch.branch_id, branch.resource)
+                check_holds_together(connection)
             enlistment = BranchEnlistment(transaction, branch, connection, has_row, too_old)
             enlist(connection, enlistment)
             enlisted.append(enlistment)
@@ -186,13 +189,16 @@ class Call:
         return work
 
     @staticmethod
-    def _failed(
-        transaction: GlobalTransaction, branch: TccBranch, enlisted: list[BranchEnlistment], error: BaseException
-    ) -> None:
+    def _fail(transaction: GlobalTransaction, branch: TccBranch, enlisted: list[BranchEnlistment], error: BaseException) -> None:
         if enlisted:
             enlisted[0].failure = error  # its local transaction reports
         else:
             transaction.report(branch.branch_id, PhaseOne.FAILED, repr(error))
+        if isinstance(error, DBAPIError):
+            try:
+                transaction.check_deadline()
+            except DeadlinePassedError as late:  # the database did as it was told, each in its own words
+                raise late from error
 
 
 class Doors:
