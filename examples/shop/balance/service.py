@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from txcoord_sdk import TxcoordError, connect, tcc
+from txcoord_sdk.carriers.asgi import TransactionMiddleware
 
 from examples.shop.balance.database import account, metadata
-from examples.shop.carrier import XidMiddleware
 from examples.shop.database import open_database
 
 client = connect(service="balance")
@@ -24,16 +24,15 @@ client.bind(engine)
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Tables first, then the connection to the coordinator, which may have second phases waiting."""
+    """Tables first; then the middleware connects to the coordinator, which may have second phases waiting."""
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
-    async with client:
-        yield
+    yield
     await engine.dispose()
 
 
 app = FastAPI(title="balance", lifespan=lifespan)
-app.add_middleware(XidMiddleware, client=client)
+app.add_middleware(TransactionMiddleware)
 
 
 @tcc("debit")

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from txcoord_sdk import TxcoordError, connect, global_transaction, tcc
+from txcoord_sdk.carriers.asgi import TransactionMiddleware
+from txcoord_sdk.carriers.httpx import AsyncTransactionTransport
 
-from examples.shop.carrier import send_xid
 from examples.shop.database import open_database
 from examples.shop.order.database import metadata, orders
 
@@ -26,21 +27,21 @@ BALANCE = os.environ.get("SHOP_BALANCE", "http://127.0.0.1:8002")
 client = connect(service="order")
 engine = open_database("order")
 client.bind(engine)
-http = httpx.AsyncClient(timeout=PATIENCE + 15, event_hooks={"request": [send_xid]})
+http = httpx.AsyncClient(timeout=PATIENCE + 15, transport=AsyncTransactionTransport())
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Tables first, then the connection to the coordinator, which may have second phases waiting."""
+    """Tables first; then the middleware connects to the coordinator, which may have second phases waiting."""
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
-    async with client:
-        yield
+    yield
     await http.aclose()
     await engine.dispose()
 
 
 app = FastAPI(title="order", lifespan=lifespan)
+app.add_middleware(TransactionMiddleware)
 
 
 class Order(BaseModel):

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from txcoord_sdk import TxcoordError, connect, tcc
+from txcoord_sdk.carriers.asgi import TransactionMiddleware
 
-from examples.shop.carrier import XidMiddleware
 from examples.shop.database import open_database
 from examples.shop.stock.database import Demand, metadata, stock
 
@@ -25,16 +25,15 @@ client.bind(engine)
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Tables first, then the connection to the coordinator, which may have second phases waiting."""
+    """Tables first; then the middleware connects to the coordinator, which may have second phases waiting."""
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
-    async with client:
-        yield
+    yield
     await engine.dispose()
 
 
 app = FastAPI(title="stock", lifespan=lifespan)
-app.add_middleware(XidMiddleware, client=client)
+app.add_middleware(TransactionMiddleware)
 
 
 async def open_session() -> AsyncIterator[AsyncSession]:
