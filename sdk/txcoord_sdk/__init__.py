@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from txcoord_sdk.client import Client, connect, global_transaction
     from txcoord_sdk.config import ClientConfig, Tls
     from txcoord_sdk.context import current
+    from txcoord_sdk.fence.fence import HangingTryError, RepeatedTryError, TryLostError
     from txcoord_sdk.participant import ParkError, UnavailableError
     from txcoord_sdk.tcc.branch import TccBranch, current_branch
     from txcoord_sdk.tcc.decorator import serve_object, tcc
@@ -73,6 +74,7 @@ HOMES = {
     "txcoord_sdk.client": ("Client", "connect", "global_transaction"),
     "txcoord_sdk.config": ("ClientConfig", "Tls"),
     "txcoord_sdk.context": ("current",),
+    "txcoord_sdk.fence.fence": ("HangingTryError", "RepeatedTryError", "TryLostError"),
     "txcoord_sdk.participant": ("ParkError", "UnavailableError"),
     "txcoord_sdk.tcc.branch": ("TccBranch", "current_branch"),
     "txcoord_sdk.tcc.decorator": ("serve_object", "tcc"),
@@ -109,6 +111,9 @@ __all__ = [  # noqa: RUF022 - grouped
     "TccBranch",
     "ParkError",
     "UnavailableError",
+    "HangingTryError",
+    "RepeatedTryError",
+    "TryLostError",
     # errors
     "TxcoordError",
     "AlreadyCommittedError",

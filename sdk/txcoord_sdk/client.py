@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from txcoord_proto import failpoints
 from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.status import CommandResult, PhaseOne, Wait
@@ -200,19 +202,25 @@ class Client:
         self._lock = threading.Lock()
         self._watched = self._has_forked = False
         self._runner.forked()
+        self.databases.forked()
         if not was_started and (self._resources or self._on_start):
             self._expect_start()
 
     # ------------------------------------------------------------ databases and resources
 
-    def bind(self, engine: Any, *, name: str = "") -> None:
+    def bind(self, engine: Engine | AsyncEngine, *, name: str = "", connections: int = 2) -> None:
         """Name the service's database: fences and second phases use it.
 
         Args:
             engine: SQLAlchemy Engine or AsyncEngine.
             name: For people, where there are several.
+            connections: How many second phases have one at a time, besides the application's pool; a confirm or cancel that waits
+                for something else holds one of them.
+
+        Raises:
+            ConfigurationError: The name is taken, or the engine does not fit; the text says why.
         """
-        self.databases.bind(engine, name)
+        self.databases.bind(engine, name, connections)
 
     def serve(self, resource: str, participant: Participant) -> None:
         """Have `participant` do the second phases of `resource` in this process."""

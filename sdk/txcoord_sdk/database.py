@@ -8,7 +8,6 @@ respect; a gate keeps it small.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -32,7 +31,6 @@ from txcoord_sdk.sealed_transaction import AsyncSealedTransaction, SealedTransac
 
 T = TypeVar("T")
 
-POOL_SIZE = 2
 FENCE_RETENTION = 7 * 24 * 3600.0
 LOCK_WAIT_SECONDS = 10
 _PREPARE: dict[str, Any] = {
@@ -57,12 +55,13 @@ class Database:
     Args:
         engine: The application's Engine or AsyncEngine.
         name: For people, and for actions that name their database.
+        connections: How many second phases have one at a time, in each process and event loop.
 
     Raises:
         ConfigurationError: It is of no supported kind, lives in memory, or commits by itself.
     """
 
-    def __init__(self, engine: Engine | AsyncEngine, name: str) -> None:
+    def __init__(self, engine: Engine | AsyncEngine, name: str, connections: int = 2) -> None:
         self.engine = engine
         self.name = name
         self.is_async = isinstance(engine, AsyncEngine)
@@ -71,12 +70,8 @@ class Database:
         self.fence_retention = FENCE_RETENTION
         """Seconds that fence rows stay at least; half of it is how old a phase one may become."""
         self._id = ""
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._preparing = threading.Lock()
-        self._gate = threading.Semaphore(POOL_SIZE)
-        self._own: Engine | None = None
-        self._own_async: dict[asyncio.AbstractEventLoop, _AsyncPool] = {}
+        self._connections = connections
+        self.forked()
         self._refuse_unfit()
         watch(self.sync_engine)
 
@@ -105,6 +100,13 @@ class Database:
                 with _tables_missing(self.name):
                     self._id = await AsyncRetrying(**_PREPARE)(self._aprepare)
         return self._id
+
+    def forked(self) -> None:
+        """In the child of a fork: the connections, and the locks that somebody may hold, are the parent's."""
+        self._lock, self._preparing = threading.Lock(), threading.Lock()
+        self._gate = threading.Semaphore(self._connections)
+        self._own: Engine | None = None
+        self._own_async: dict[asyncio.AbstractEventLoop, _AsyncPool] = {}
 
     def own_transaction(self) -> SealedTransaction:
         """A local transaction on our own pool."""
@@ -144,11 +146,17 @@ class Database:
         return result
 
     @contextmanager
-    def reaching(self) -> Iterator[None]:
-        """A block in which lost and refused connections become `UnavailableError`."""
+    def reaching(self, is_lost: Callable[[], bool] = lambda: True) -> Iterator[None]:
+        """A block in which lost and refused connections become `UnavailableError`.
+
+        Args:
+            is_lost: Whether an error that looks so is one of our connection; user code has others, too.
+        """
         try:
             yield
         except (DBAPIError, OSError, PoolTimeoutError) as error:
+            if not is_lost():
+                raise
             # SQLAlchemy names no statement in what it met while connecting.
             connecting = isinstance(error, (OperationalError, InterfaceError)) and error.statement is None
             if isinstance(error, DBAPIError) and not (connecting or error.connection_invalidated):
@@ -225,17 +233,10 @@ class Database:
                 "process"
             )
 
-    def _forget_parents(self) -> None:
-        """After a fork the connections are the parent's."""
-        if self._pid != os.getpid():
-            self._pid, self._own, self._own_async = os.getpid(), None, {}
-            self._gate, self._preparing = threading.Semaphore(POOL_SIZE), threading.Lock()
-
     def _own_engine(self) -> Engine:
         if self.is_async:
             raise ConfigurationError(f"database {self.name!r} is asynchronous: give the action `async def` functions")
         with self._lock:
-            self._forget_parents()
             if self._own is None:
                 self._own = self._make_own()
             return self._own
@@ -245,10 +246,11 @@ class Database:
             raise ConfigurationError(f"database {self.name!r} is synchronous: give the action plain functions")
         loop = asyncio.get_running_loop()
         with self._lock:
-            self._forget_parents()
             own = self._own_async.get(loop)
             if own is None:
-                gate = asyncio.Semaphore(POOL_SIZE)
+                for ended in [known for known in self._own_async if known.is_closed()]:
+                    del self._own_async[ended]
+                gate = asyncio.Semaphore(self._connections)
                 own = self._own_async[loop] = _AsyncPool(AsyncEngine(self._make_own()), gate, asyncio.Lock())
             return own
 
@@ -272,12 +274,14 @@ class Databases:
     def __init__(self) -> None:
         self._known: dict[str, Database] = {}
 
-    def bind(self, engine: Engine | AsyncEngine, name: str = "") -> Database:
+    def bind(self, engine: Engine | AsyncEngine, name: str = "", connections: int = 2) -> Database:
         """Take a database in.
 
         Raises:
             ConfigurationError: The name is taken, there are several and one has none, or the engine does not fit.
         """
+        if connections < 1:
+            raise ConfigurationError(f"connections={connections}: second phases need 1 at least")
         if not isinstance(engine, (Engine, AsyncEngine)):
             raise ConfigurationError(f"bind(engine) takes an Engine or AsyncEngine of SQLAlchemy, not {type(engine).__name__}")
         if name in self._known:
@@ -285,7 +289,7 @@ class Databases:
                 f"a database {name!r} is bound already: name each, bind(engine, name='orders'), and name them in "
                 "@tcc(database=...)"
             )
-        database = self._known[name] = Database(engine, name)
+        database = self._known[name] = Database(engine, name, connections)
         return database
 
     def get(self, name: str = "") -> Database:
@@ -301,6 +305,11 @@ class Databases:
         if not self._known:
             raise ConfigurationError("the client knows no database: call client.bind(engine) before the first action")
         raise ConfigurationError(f"which database? {sorted(self._known)} are bound: say @tcc(..., database=NAME)")
+
+    def forked(self) -> None:
+        """In the child of a fork."""
+        for database in self._known.values():
+            database.forked()
 
     def close(self) -> None:
         """Close our own pools."""

@@ -77,6 +77,11 @@ class SealedTransaction:
         self._connection.begin()
         enlist(self._connection, self._seal)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether its connection is lost."""
+        return self._connection is not None and self._connection.invalidated
+
     def run(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in it."""
         assert self._connection is not None
@@ -127,6 +132,11 @@ class AsyncSealedTransaction:
         await self.connection.begin()
         await self.connection.run_sync(enlist, self._seal)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether its connection is lost."""
+        return self.connection is not None and self.connection.invalidated
+
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Run synchronous `work` in it."""
         assert self.connection is not None
@@ -142,7 +152,8 @@ class AsyncSealedTransaction:
         """Roll back what has not been committed."""
         try:
             if self.connection is not None:
-                await self.connection.close()
+                # A task that is cancelled twice must not leave it half closed.
+                await asyncio.shield(self.connection.close())
         finally:
             if self._gate is not None and self._inside:
                 self._inside = False

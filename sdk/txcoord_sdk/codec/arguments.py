@@ -18,6 +18,8 @@ _REMEDY = (
     "annotate it with str, int, float, bool, Decimal, datetime, date, time, timedelta, UUID, an Enum, bytes, a list, tuple, set "
     "or dict of these, a dataclass, TypedDict, NamedTuple or Pydantic model, or pass a key and read the rest from the database"
 )
+_FORMAT = "@format"
+"""Key of what a later version of this codec may say about itself; no parameter has such a name. Without it: the first format."""
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -69,6 +71,8 @@ class ArgumentPlan:
         """
         try:
             values = dict(json.loads(data).items())
+            if _FORMAT in values:
+                raise ValueError(f"written in format {values[_FORMAT]!r} by a newer version of txcoord")
             return {p: self._coders[p].decode(values[p]) for p in wanted if p in values}
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
             raise InvalidArgumentError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 from tenacity import AsyncRetrying, Retrying
+from txcoord_proto.errors import InvalidArgumentError
 from txcoord_proto.failpoints import durable
 
 from txcoord_sdk.database import Database
@@ -75,11 +76,17 @@ class TccParticipant:
         confirm, cancel = self._action.parts
         part = confirm if command.commit else cancel
         wanted = [name for name in part.carried if name in self._action.attempt.carried]
-        return part, self._action.plan.decode(branch.arguments, wanted)
+        arguments = self._action.plan.decode(branch.arguments, wanted)
+        if missing := part.carried.keys() - arguments.keys() - part.defaults.keys():
+            raise InvalidArgumentError(
+                f"{self._action.name}: the try of this branch stored no {sorted(missing)}, it was of an older version: give the "
+                f"{'confirm' if command.commit else 'cancel'} a default for it"
+            )
+        return part, arguments
 
     def _steps(self, command: Command, branch: BranchCommand) -> Steps[None]:
         assert self._database is not None
-        with within(TccBranch(command.xid, branch.branch_id, command.resource)), self._database.reaching():
+        with within(TccBranch(command.xid, branch.branch_id, command.resource)):
             if command.commit:
                 yield from self._confirm(self._database, command, branch)
             else:
@@ -97,20 +104,28 @@ class TccParticipant:
         part, arguments = self._part(command, branch)
         local: Any = database.own_async_transaction() if self.is_async else database.own_transaction()
         try:
-            yield Invoke(local.start)
-            if (yield Invoke(lambda: local.run(lambda c: self._enter(c, command, branch)))):
-                if part.is_async:
-                    assert isinstance(local, AsyncSealedTransaction)
-                    assert local.connection is not None
-                    connection = local.connection
-                    result = yield Invoke(lambda: part.acall_on(connection, self._instance, arguments))
-                else:
-                    result = yield Invoke(lambda: local.run(lambda c: part.call_on(c, self._instance, arguments)))
+            with database.reaching():
+                yield Invoke(local.start)
+                runs = yield Invoke(lambda: local.run(lambda c: self._enter(c, command, branch)))
+            result = None
+            if runs:
+                # What user code raises says nothing about the database, unless its own connection is lost.
+                with database.reaching(lambda: local.is_lost):
+                    result = yield Invoke(lambda: self._call(local, part, arguments))
+            with database.reaching():
                 if result is not None and self._action.fence is not None:
                     yield Invoke(lambda: local.run(lambda c: self._remember(c, command, branch, result)))
-            yield Invoke(local.commit)
+                yield Invoke(local.commit)
         finally:
             yield Invoke(local.close)
+
+    def _call(self, local: Any, part: TccSignature, arguments: dict[str, Any]) -> Any:
+        """Call confirm or cancel; what it returns is awaited where it is asynchronous."""
+        if part.is_async:
+            assert isinstance(local, AsyncSealedTransaction)
+            assert local.connection is not None
+            return part.acall_on(local.connection, self._instance, arguments)
+        return local.run(lambda c: part.call_on(c, self._instance, arguments))
 
     def _enter(self, connection: Connection, command: Command, branch: BranchCommand) -> bool:
         """Close the branch; whether user code has to run."""

@@ -54,6 +54,8 @@ class Scope(Generic[T]):
         """
         if isinstance(function, (classmethod, staticmethod)):
             raise ConfigurationError(f"put @{type(function).__name__} above @global_transaction, not below it")
+        if not inspect.isroutine(function):
+            raise ConfigurationError(f"{function!r} is no function: write one that calls it, and decorate that")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigurationError(f"{function.__qualname__} is a generator: a global transaction ends when a function returns")
         is_async = inspect.iscoroutinefunction(function)

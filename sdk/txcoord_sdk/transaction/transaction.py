@@ -223,10 +223,42 @@ class GlobalTransaction:
         return self._beginning.xid
 
     def register_steps(self, registration: Registration) -> Steps[int]:
-        """Steps of `register`."""
+        """Steps of `register`.
+
+        Where the caller is cancelled before he hears of it, the branch takes no part: its phase one has not begun.
+        """
         self.check_deadline()
-        branch_id: int = yield from self._asked(lambda sink: self._requests.register(self._beginning, registration, sink))
+        heard: list[object] = []
+        given_up: list[BaseException] = []
+
+        def start(sink: Sink) -> None:
+            def hear(value: object, error: BaseException | None) -> None:
+                with self._lock:
+                    heard.append(value)
+                    late = bool(given_up) and error is None
+                if late:
+                    self._give_up(registration, value, given_up[0])
+                sink(value, error)
+
+            self._requests.register(self._beginning, registration, hear)
+
+        try:
+            branch_id: int = yield from self._asked(start)
+        except TxcoordError:
+            raise
+        except BaseException as error:
+            with self._lock:
+                given_up.append(error)
+                known = heard and heard[0] is not None
+            if known:
+                self._give_up(registration, heard[0], error)
+            raise
         return branch_id
+
+    def _give_up(self, registration: Registration, branch_id: object, why: BaseException) -> None:
+        assert isinstance(branch_id, int)
+        if not registration.done:
+            self.report(branch_id, PhaseOne.FAILED, f"its caller did not wait for the registration: {why!r}")
 
     def _asked(self, start: Callable[[Sink], None]) -> Steps[Any]:
         """Ask for something that may bring the XID. A task that is cancelled meanwhile does not hear it, so it counts on."""

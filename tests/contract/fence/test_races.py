@@ -86,7 +86,7 @@ class Race:
             return list(connection.scalars(text("SELECT n FROM counter ORDER BY id")))
 
 
-@pytest.fixture(params=["READ COMMITTED", "REPEATABLE READ"])
+@pytest.fixture(params=["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
 def race(request: pytest.FixtureRequest, database: Database, engine: Engine) -> Iterator[Race]:
     if engine.dialect.name == "sqlite" and request.param != "READ COMMITTED":
         pytest.skip("SQLite has one isolation level")

@@ -17,9 +17,10 @@ from txcoord_proto.errors import (
     UnknownXidError,
     WrongOwnerError,
 )
-from txcoord_proto.status import PhaseOne, Reason
+from txcoord_proto.status import BranchType, PhaseOne, Reason
 from txcoord_sdk import Client, ClientConfig, GlobalTransaction, Hooks, ParkError, Propagation, current
 from txcoord_sdk.session import session as session_module
+from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
 from tests.integration.sdk.conftest import Ledger, atake_part, registration, take_part
@@ -239,6 +240,28 @@ async def test_a_registration_whose_caller_was_cancelled_is_not_left_behind(coor
                 await task
             told = await client.astatus(key="cancelled:1")
             assert told.decision == "ROLLBACK"
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_registration_that_nobody_waited_for_takes_no_part_and_the_rest_commits(client: Client, late: bool) -> None:
+    """`asyncio.timeout` around a try: the coordinator need not wait for its report, nor roll back for want of it."""
+    kept = Ledger("stock:kept@1")
+    client.serve(kept.resource, kept)
+    lost = Registration(BranchType.TCC, "stock:kept@1", (), b"{}")
+    started = time.monotonic()
+    async with client.global_transaction(name="order") as transaction:
+        await atake_part(transaction, kept)
+        task = asyncio.create_task(transaction.aregister(lost))
+        await asyncio.sleep(0)
+        if not late:  # the answer is here, and the cancellation comes before the task runs
+            time.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert time.monotonic() - started < 4, "nobody waited for a report"
+    assert transaction.status == "COMMITTED"
+    found = await client.astatus(transaction.known_xid)
+    assert sorted(branch.status for branch in found.branches) == ["FAILED", "SETTLED"]
 
 
 async def test_a_cancelled_commit_is_known_to_the_hooks(client: Client, ledger: Ledger) -> None:

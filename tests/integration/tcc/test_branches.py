@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from txcoord_proto.errors import (
@@ -25,10 +31,13 @@ from txcoord_sdk import Client, GlobalTransaction, TccBranch, current, current_b
 from txcoord_sdk.context import enter, leave
 from txcoord_sdk.fence import fence
 from txcoord_sdk.fence.fence import HangingTryError
+from txcoord_sdk.participant import BranchCommand, Command
 from txcoord_sdk.sealed_transaction import SealedTransaction
+from txcoord_sdk.tcc.action import Action
 from txcoord_sdk.tcc.cleaning import purge
 from txcoord_sdk.tcc.decorator import Try
 from txcoord_sdk.tcc.first_phase import Call, Doors
+from txcoord_sdk.tcc.second_phase import TccParticipant
 from txcoord_sdk.testing import wait_until
 from txcoord_sdk.transaction.effects import perform
 
@@ -386,6 +395,63 @@ def test_methods_of_an_object(client: Client, sqlite_engine: Engine) -> None:
         serve_object(object())
 
 
+def test_an_error_of_user_code_does_not_make_the_database_unreachable(client: Client, sqlite_engine: Engine) -> None:
+    """Else one confirm whose bank does not answer would hold up all second phases of the service."""
+    client.bind(sqlite_engine)
+    failures: list[Exception] = [ConnectionRefusedError("the bank"), OperationalError("SELECT 1", None, OSError("elsewhere"))]
+
+    @tcc("remote", client=client)
+    def remote(conn: Connection) -> None:
+        move(conn, -1, 1, 0)
+
+    @remote.confirm
+    def _confirm(conn: Connection) -> None:
+        move(conn, 0, -1, 1)
+        if failures:
+            seen.append(found(client, transaction).branches[0].error_code)
+            raise failures.pop(0)
+
+    remote.cancel(nothing)
+    seen: list[str] = []
+    with client.global_transaction(name="order") as transaction:
+        remote()
+    wait_until(lambda: stock(sqlite_engine) == (9, 0, 1), what="the third try")
+    assert seen == ["", "ConnectionRefusedError"]
+
+
+def test_a_confirm_of_a_newer_version_is_told_what_the_old_try_did_not_store(client: Client, sqlite_engine: Engine) -> None:
+    """Between deployments: the try stored what it had, and names are matched."""
+    client.bind(sqlite_engine)
+    old = reserve_on(client)
+    participant = TccParticipant(newer(client), client.databases.get())
+    with client.global_transaction(name="order") as transaction:
+        old(quantity=2)
+        branch_id = client.status(transaction.known_xid).branches[0].id
+        arguments = old.action.plan.encode({"quantity": 2})
+        command = Command(transaction.known_xid, "stock:reserve@x", True, (BranchCommand(branch_id, arguments),))
+        with pytest.raises(InvalidArgumentError, match=r"stored no \['price'\].*give the confirm a default"):
+            participant.settle(command, command.branches[0])
+        assert fences(sqlite_engine) == ["TRIED"], "nothing was done"
+        undo = replace(command, commit=False)
+        participant.settle(undo, undo.branches[0])
+        assert stock(sqlite_engine) == (8, 2, 100)
+        transaction.rollback()
+
+
+def newer(client: Client) -> Any:
+    """The action with a parameter more."""
+    action = Action("newer", reserve_v2, "auto", "")
+    action.take("confirm", confirm_v2)
+    action.take("cancel", cancel_v2)
+    return action
+
+
+def reserve_v2(session: Session, quantity: int, price: int) -> None: ...
+def confirm_v2(session: Session, price: int) -> None: ...
+def cancel_v2(session: Session, quantity: int, price: int = 50) -> None:
+    move(session, 0, 0, quantity * price)
+
+
 # ---------------------------------------------------------------- which database, which service
 
 
@@ -510,10 +576,12 @@ def test_what_cannot_work_says_so_at_once(client: Client, sqlite_engine: Engine,
     with pytest.raises(ConfigurationError, match="commits each statement by itself"):
         client.bind(create_engine(f"sqlite:///{tmp_path}/a.db", isolation_level="AUTOCOMMIT"))
     with pytest.raises(ConfigurationError, match="takes an Engine"):
-        client.bind("sqlite:///a.db")
+        client.bind("sqlite:///a.db")  # type: ignore[arg-type]  # refused
     client.bind(sqlite_engine)
     with pytest.raises(ConfigurationError, match="is bound already"):
         client.bind(sqlite_engine)
+    with pytest.raises(ConfigurationError, match="connections=0"):
+        client.bind(sqlite_engine, name="second", connections=0)
     reserve = reserve_on(client)
     with pytest.raises(ConfigurationError, match="two actions 'reserve'"):
         reserve_on(client)
@@ -546,6 +614,51 @@ def test_an_engine_that_does_not_fit_the_functions(connected: Callable[..., Clie
 
     with pytest.raises(ConfigurationError, match="was given an AsyncEngine, so the try must be an async function"):
         order()
+
+
+def test_there_are_as_many_second_phases_as_connections(client: Client, tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/three.db")
+    create_stock(engine)
+    client.bind(engine, connections=3)
+    database = client.databases.get()
+    database.prepare()
+    meet, late = threading.Barrier(3), threading.Event()
+
+    def hold(connection: Connection) -> int:
+        return meet.wait(10)
+
+    with ThreadPoolExecutor(4) as pool:
+        held = [pool.submit(database.run, hold) for _ in range(2)]
+        time.sleep(0.1)
+        assert not any(one.done() for one in held)
+        held.append(pool.submit(database.run, hold))
+        assert sorted(one.result(10) for one in held) == [0, 1, 2]
+        waiting = [pool.submit(database.run, lambda c: late.wait(10)) for _ in range(4)]
+        time.sleep(0.2)
+        assert database._gate._value == 0, "a fourth waits"
+        late.set()
+        assert all(one.result(10) for one in waiting)
+    engine.dispose()
+
+
+def test_a_fork_frees_what_another_thread_held(client: Client, sqlite_engine: Engine) -> None:
+    client.bind(sqlite_engine)
+    database = client.databases.get()
+    database.prepare()
+    with database._lock, database._preparing:  # as another thread of the parent may, at the moment of the fork
+        pid = os.fork()
+        if pid == 0:
+            code = 3
+            with contextlib.suppress(BaseException):
+                code = 0 if database.run(lambda c: c.scalar(text("SELECT 7"))) == 7 else 4
+            os._exit(code)
+        until = time.monotonic() + 20
+        while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+            time.sleep(0.02)
+        if ended == (0, 0):
+            os.kill(pid, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+    assert ended[0] == pid
 
 
 def test_a_sealed_transaction_gives_its_place_back(sqlite_engine: Engine, client: Client) -> None:

@@ -46,3 +46,10 @@ def test_stored_arguments_that_do_not_fit_say_what_to_do(data: bytes) -> None:
     plan = ArgumentPlan("stock.reserve", {"x": Decimal})
     with pytest.raises(InvalidArgumentError, match="deploy the version of the service that stored them"):
         plan.decode(data, ["x"])
+
+
+def test_a_later_format_is_refused_and_not_misread() -> None:
+    plan = ArgumentPlan("stock.reserve", {"x": int})
+    assert plan.encode({"x": 1}) == b'{"x":1}', "the first format says nothing about itself"
+    with pytest.raises(InvalidArgumentError, match="by a newer version of txcoord"):
+        plan.decode(b'{"@format":2,"x":1}', ["x"])

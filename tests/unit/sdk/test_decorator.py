@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Generator
@@ -69,6 +70,9 @@ def test_an_annotation_for_type_checkers_only_is_left_as_it_is(client: Client) -
 
 
 def test_what_cannot_be_a_global_transaction_is_refused_when_decorated(client: Client) -> None:
+    with pytest.raises(ConfigurationError, match="is no function: write one that calls it"):
+        client.global_transaction(functools.partial(print, 1))
+
     def generator() -> Generator[int]:
         yield 1
 

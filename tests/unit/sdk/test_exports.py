@@ -15,6 +15,7 @@ PUBLIC = {
     "global_transaction", "GlobalTransaction", "Propagation", "Hooks", "current", "suspend", "resume", "GlobalStatus", "Reason",
     "current_headers", "acurrent_headers", "joined",
     "tcc", "serve_object", "current_branch", "TccBranch", "ParkError", "UnavailableError",
+    "HangingTryError", "RepeatedTryError", "TryLostError",
     "TxcoordError", "AlreadyCommittedError", "ConfigurationError", "CoordinatorUnreachableError", "DeadlinePassedError",
     "DeadlockError", "ForeignXidError", "InvalidArgumentError", "LocalTransactionOpenError", "LockConflictError",
     "NoTransactionError", "NotActiveError", "OutcomeUnknownError", "RolledBackError", "TransactionEndedError",
