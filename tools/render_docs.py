@@ -194,7 +194,11 @@ def _constants() -> Iterator[tuple[object, ...]]:
                 yield f"`{kind.__name__}.{field.name}`", f"{field.default:,}", effects[field.name]
     days = database.FENCE_RETENTION / 24 / 3600
     yield "fence retention", f"{days:g} days", "Fence rows stay at least so long; a try older than half of it does not commit."
-    yield "own pool", database.POOL_SIZE, "Connections that a client opens to each database for second phases, besides your pool."
+    yield (
+        "own pool",
+        database.POOL_SIZE,
+        "Connections that a client opens to each database for second phases, besides your pool; `bind(connections=...)`.",
+    )
     yield "lock wait", f"{database.LOCK_WAIT_SECONDS} s", "How long a second phase waits for a row lock before it is tried again."
 
 

@@ -22,7 +22,7 @@ from txcoord_proto.v1 import coordinator_pb2 as pb
 
 from txcoord_sdk import context
 from txcoord_sdk.config import ClientConfig, Tls, config_from
-from txcoord_sdk.database import Databases
+from txcoord_sdk.database import POOL_SIZE, Databases
 from txcoord_sdk.io_thread import IoThread
 from txcoord_sdk.participant import Participant
 from txcoord_sdk.runner import Runner
@@ -208,7 +208,7 @@ class Client:
 
     # ------------------------------------------------------------ databases and resources
 
-    def bind(self, engine: Engine | AsyncEngine, *, name: str = "", connections: int = 2) -> None:
+    def bind(self, engine: Engine | AsyncEngine, *, name: str = "", connections: int = POOL_SIZE) -> None:
         """Name the service's database: fences and second phases use it.
 
         Args:

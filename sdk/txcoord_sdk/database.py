@@ -31,6 +31,7 @@ from txcoord_sdk.sealed_transaction import AsyncSealedTransaction, SealedTransac
 
 T = TypeVar("T")
 
+POOL_SIZE = 2
 FENCE_RETENTION = 7 * 24 * 3600.0
 LOCK_WAIT_SECONDS = 10
 _PREPARE: dict[str, Any] = {
@@ -61,7 +62,7 @@ class Database:
         ConfigurationError: It is of no supported kind, lives in memory, or commits by itself.
     """
 
-    def __init__(self, engine: Engine | AsyncEngine, name: str, connections: int = 2) -> None:
+    def __init__(self, engine: Engine | AsyncEngine, name: str, connections: int = POOL_SIZE) -> None:
         self.engine = engine
         self.name = name
         self.is_async = isinstance(engine, AsyncEngine)
@@ -274,7 +275,7 @@ class Databases:
     def __init__(self) -> None:
         self._known: dict[str, Database] = {}
 
-    def bind(self, engine: Engine | AsyncEngine, name: str = "", connections: int = 2) -> Database:
+    def bind(self, engine: Engine | AsyncEngine, name: str = "", connections: int = POOL_SIZE) -> Database:
         """Take a database in.
 
         Raises:
