@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 
 import click
@@ -18,10 +19,12 @@ class CommandGroup(click.Group):
         name: Of the program.
         entry_point_group: Where subcommands register.
         help: What the program is for.
+        order: Subcommands in the order in which they are shown; further ones follow.
     """
 
-    def __init__(self, name: str, entry_point_group: str, help: str) -> None:
+    def __init__(self, name: str, entry_point_group: str, help: str, order: Sequence[str] = ()) -> None:
         super().__init__(name, help=help, invoke_without_command=False, no_args_is_help=True)
+        self._order = {command: place for place, command in enumerate(order)}
         self._found = {e.name: e for e in entry_points(group=entry_point_group)}
         self.params.append(
             click.Option(
@@ -36,7 +39,7 @@ class CommandGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All subcommands, installed or not."""
-        return sorted(self._found)
+        return sorted(self._found, key=lambda name: (self._order.get(name, len(self._order)), name))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The subcommand, or one that says what is missing."""

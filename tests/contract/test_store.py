@@ -265,8 +265,8 @@ async def test_listing_filters_and_pages(store: SqlStore) -> None:
 
 
 async def test_tokens(store: SqlStore) -> None:
-    token = Token("h" * 64, "shop", "order", ("order:*", "db@*"), "service")
-    await store.add_token(token, 1)
+    token = Token("h" * 64, "shop", "order", ("order:*", "db@*"), "service", 1)
+    await store.add_token(token)
     assert await store.tokens() == [token]
     assert await store.drop_token("shop") == 1
     assert await store.tokens() == []

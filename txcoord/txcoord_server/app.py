@@ -16,6 +16,7 @@ from txcoord_proto.errors import ConfigurationError, StoreUnavailableError, Txco
 from txcoord_proto.failpoints import announce
 
 from txcoord_server.config import ServerConfig
+from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node
 from txcoord_server.engine.ports import SystemClock, SystemRng
 from txcoord_server.engine.storage import Store
@@ -163,6 +164,12 @@ class App:
                 log.error("tokens cannot be read, nobody is let in: %s", error)
                 await asyncio.sleep(1.0)
 
+    def _end_strangers(self, engine: Engine) -> None:
+        """Streams whose token was dropped, or that came without one before there were any."""
+        for connection in [c for c in engine.connections if not self._authenticator.knows(c.principal)]:
+            log.warning("the session of %s is ended: its token is no longer valid", connection.name)
+            connection.close()
+
     async def _watch(self, node: Node, store: Store, server: Server) -> None:
         """Keep health and tokens up to date."""
         serving: bool | None = None
@@ -180,4 +187,6 @@ class App:
                     await self._load_tokens(store)
                 except TxcoordError as error:
                     log.warning("tokens cannot be read, the known ones stay valid: %s", error)
+                if engine is not None:
+                    self._end_strangers(engine)
             await asyncio.sleep(0.2)

@@ -10,7 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 
-@click.command("health", context_settings={"show_default": True})
+@click.command("health", short_help="Is it alive? For container engines.", context_settings={"show_default": True})
 @click.argument("address", default="127.0.0.1:8190")
 @click.option("--leader", is_flag=True, help="Only the leader counts as well, and only while its store takes commits.")
 @click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CA of its certificate, PEM.")

@@ -37,6 +37,8 @@ class Participant:
         self.result = result
         self.silent = False
         self.code = "TEST"
+        self.ended = False
+        """Whether the coordinator has ended the session."""
         self.commanded: list[int] = []
         """Branch ids in the order of their commands."""
         self._out: queue.Queue[pb.ClientBatch | None] = queue.Queue()
@@ -62,7 +64,8 @@ class Participant:
                 for command in batch.commands:
                     self._answer(command, numbers)
         except grpc.RpcError:
-            return  # it was closed, or the coordinator is gone
+            pass  # it was closed, or the coordinator is gone
+        self.ended = True
 
     def _answer(self, command: pb.Command, numbers: Iterator[int]) -> None:
         self.commanded.extend(command.branch_ids)

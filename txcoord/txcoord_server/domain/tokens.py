@@ -15,6 +15,7 @@ class Token:
         service: Name of the service that it stands for.
         resources: Shell patterns of the resources that the service may register for and settle.
         role: `service` or `operator`.
+        created_at: When it was made, milliseconds since 1970.
     """
 
     hash: str
@@ -22,3 +23,4 @@ class Token:
     service: str
     resources: tuple[str, ...]
     role: str
+    created_at: int

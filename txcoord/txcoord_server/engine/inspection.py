@@ -97,7 +97,9 @@ class Inspection:
             await self._fence()
             newest, _ = await self._store.listing(ListFilter(statuses=tuple(GlobalStatus), key=key, limit=1))
             if not newest:
-                raise UnknownXidError(f"no transaction with the business key {key!r} is kept")
+                raise UnknownXidError(
+                    f"no transaction with the business key {key!r} is kept; a new one is found from its first branch on"
+                )
             xid = newest[0][0]
         Xid.parse(xid)
         transaction = self._ledger.by_xid.get(xid)

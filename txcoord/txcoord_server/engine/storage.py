@@ -211,7 +211,7 @@ class Store(Protocol):
     async def tokens(self) -> list[Token]:
         """All tokens."""
 
-    async def add_token(self, token: Token, now: int) -> None:
+    async def add_token(self, token: Token) -> None:
         """Keep a new token."""
 
     async def drop_token(self, name: str) -> int:

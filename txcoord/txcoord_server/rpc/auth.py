@@ -47,6 +47,10 @@ class Authenticator:
         self.loaded = True
         self._tokens = {token.hash: token for token in tokens}
 
+    def knows(self, principal: Principal) -> bool:
+        """Whether the token that once showed who `principal` is is still valid."""
+        return not self._tokens or any(t.name == principal.name and t.service == principal.service for t in self._tokens.values())
+
     def principal(self, token: str, service: str) -> Principal:
         """The principal behind a token.
 

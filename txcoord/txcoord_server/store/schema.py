@@ -26,7 +26,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT
 from txcoord_proto.status import BranchStatus, Decision, GlobalStatus
 
-from txcoord_server.domain.limits import MAX_CODE, MAX_ERROR, MAX_KEY, MAX_NAME, MAX_REASON, MAX_RESOURCE, MAX_TRACEPARENT
+from txcoord_server.domain.limits import (
+    MAX_CODE,
+    MAX_ERROR,
+    MAX_KEY,
+    MAX_NAME,
+    MAX_REASON,
+    MAX_RESOURCE,
+    MAX_TOKEN_NAME,
+    MAX_TRACEPARENT,
+)
 
 metadata = MetaData()
 
@@ -156,7 +165,7 @@ token = Table(
     "txc_token",
     metadata,
     Column("hash", String(64), primary_key=True, comment="SHA-256 of the token, hexadecimal"),
-    Column("name", String(64), nullable=False, comment="what people call it; goes into the audit"),
+    Column("name", String(MAX_TOKEN_NAME), nullable=False, comment="what people call it; goes into the audit"),
     Column("service", String(MAX_NAME), nullable=False),
     Column("resources", Text, nullable=False, comment="JSON list of shell patterns"),
     Column("role", String(16), nullable=False),

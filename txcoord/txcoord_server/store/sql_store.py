@@ -101,9 +101,16 @@ class SqlStore:
     def _start(self) -> None:
         with _wrapped(), self._engine.connect() as connection:
             self._judge(self._dialect.risks(connection))
+        self._migrate()
+        self._make_group()
+
+    async def open(self) -> None:
+        """Create or migrate the schema: enough for what belongs to no group."""
+        await self._run(self._reader, self._migrate)
+
+    def _migrate(self) -> None:
         with _wrapped():
             migrate(self._engine)
-        self._make_group()
 
     @durable("store.group", StoreUnavailableError)
     def _make_group(self) -> None:
@@ -361,12 +368,12 @@ class SqlStore:
         def read() -> list[Token]:
             t = schema.token.c
             with self._reading() as connection:
-                rows = connection.execute(select(t.hash, t.name, t.service, t.resources, t.role))
-                return [Token(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4]) for r in rows]
+                rows = connection.execute(select(t.hash, t.name, t.service, t.resources, t.role, t.created_at))
+                return [Token(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4], r[5]) for r in rows]
 
         return await self._run(self._reader, read)
 
-    async def add_token(self, token: Token, now: int) -> None:
+    async def add_token(self, token: Token) -> None:
         """See `Store.add_token`."""
         row = {
             "hash": token.hash,
@@ -374,9 +381,8 @@ class SqlStore:
             "service": token.service,
             "resources": json.dumps(token.resources),
             "role": token.role,
-            "created_at": now,
+            "created_at": token.created_at,
         }
-
         await self._run(self._reader, self._add_token, row)
 
     @durable("store.add_token", StoreUnavailableError)
