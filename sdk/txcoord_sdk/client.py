@@ -162,7 +162,7 @@ class Client:
                 return io
             failpoints.announce()
             self._runner.restart()
-            io = IoThread(self.config, self._runner.take)
+            io = self._open_io()
             for resource in self._resources:
                 io.post(io.session.serve, resource)
             self._io = io
@@ -170,6 +170,10 @@ class Client:
         for callback in announce:
             callback(self)
         return io
+
+    def _open_io(self) -> IoThread:
+        """The thread that talks to the coordinator; the simulation has it in its one thread."""
+        return IoThread(self.config, self._runner.take)
 
     def when_started(self, callback: Callable[[Client], None]) -> None:
         """Have `callback` called with this client whenever it starts, and now if it has."""

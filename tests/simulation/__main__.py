@@ -9,7 +9,16 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-from tests.simulation.run import simulate
+from tests.simulation.run import Outcome, simulate
+
+
+def total(outcomes: list[Outcome]) -> str:
+    """What many seeds did, in one line."""
+    did = {name: sum(getattr(o, name) for o in outcomes) for name in ("transactions", "faults", "seconds", "purged", "cleaned")}
+    return (
+        f"{len(outcomes)} seeds: {did['transactions']} transactions, {did['faults']} faults, {did['seconds']:.0f} virtual "
+        f"seconds, {did['purged']} transactions and {did['cleaned']} fence rows purged"
+    )
 
 
 def main() -> int:
@@ -22,24 +31,19 @@ def main() -> int:
     if wanted.seed is not None:
         outcome = simulate(wanted.seed)
         print(outcome)
-        return int(bool(outcome.violations))
+        return int(outcome.broken)
     started = time.monotonic()
     seeds = range(wanted.first, wanted.first + wanted.seeds)
-    broken, transactions, faults, virtual = [], 0, 0, 0.0
+    outcomes: list[Outcome] = []
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        for done, outcome in enumerate(pool.map(simulate, seeds, chunksize=10), 1):
-            transactions += outcome.transactions
-            faults += outcome.faults
-            virtual += outcome.seconds
-            if outcome.violations:
-                broken.append(outcome.seed)
-                print(f"seed {outcome.seed}: {outcome.violations[:3]}", flush=True)
-            if done % 250 == 0:
-                print(f"{done} seeds, {done / (time.monotonic() - started):.1f} a second, {len(broken)} broken", flush=True)
-    print(
-        f"{len(seeds)} seeds in {time.monotonic() - started:.0f} s: {transactions} transactions, {faults} faults, "
-        f"{virtual:.0f} virtual seconds, {len(broken)} broken {broken[:10]}"
-    )
+        for outcome in pool.map(simulate, seeds, chunksize=10):
+            outcomes.append(outcome)
+            if outcome.broken:
+                print(f"seed {outcome.seed}: {outcome.violations[:3]} {outcome.crash}", flush=True)
+            if len(outcomes) % 250 == 0:
+                print(f"{len(outcomes)} seeds, {len(outcomes) / (time.monotonic() - started):.1f} a second", flush=True)
+    broken = [o.seed for o in outcomes if o.broken]
+    print(f"{total(outcomes)}; {time.monotonic() - started:.0f} s, {len(broken)} broken {broken[:10]}")
     return int(bool(broken))
 
 

@@ -1,24 +1,30 @@
-"""Planted bugs: each removes one rule of the protocol, and the simulation has to go red.
+"""Planted bugs: each takes one rule away from the real code, and the simulation has to go red.
 
-What they patch is the real code; a bug that no seed finds would mean that the simulation does not look at that rule.
+A bug that no seed finds would mean that the simulation does not look at that rule. Each names the invariants of which at least
+one must break: a simulated program that only crashes has not been caught.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
-from txcoord_proto.status import Decision, GlobalStatus, Reason
-from txcoord_sdk.fence import fence
-from txcoord_server.domain.answers import OK, Ticket
+from sqlalchemy import Connection
+from txcoord_proto.status import Decision, GlobalStatus, Reason, Settlement
+from txcoord_sdk.fence import fence, retention
+from txcoord_server.domain.answers import OK, LockState, Ticket
 from txcoord_server.domain.settlement import Settler
 from txcoord_server.domain.transactions import Transactions
 from txcoord_server.engine.engine import Engine
 from txcoord_server.store import sqlite as sqlite_module
 
-from tests.simulation.world import ParticipantService
+from tests.simulation.run import Outcome, simulate
+
+WITHIN = 500
+"""Seeds in which each bug has to be found."""
 
 
 @contextmanager
@@ -41,7 +47,11 @@ def no_fence() -> Iterator[None]:
 
 @contextmanager
 def no_compare_and_set() -> Iterator[None]:
-    """Group commits of an old epoch are taken, and a decision overwrites whatever the row says."""
+    """A decision overwrites whatever the row says.
+
+    That shows only where the fence has failed: the compare-and-set is the second line behind it. With the fence alone away, no
+    decision in the store is ever overwritten; with both away, it is.
+    """
     update = sqlite_module._update
 
     def loose(table: str, keys: tuple[str, ...], columns: tuple[str, ...], rows: int) -> str:
@@ -61,8 +71,6 @@ def reload_after_publishing() -> Iterator[None]:
     load = Engine.load
 
     async def late(engine: Engine) -> None:
-        import asyncio
-
         async def load_later() -> None:
             await asyncio.sleep(0.5)
             await load(engine)
@@ -88,16 +96,14 @@ def no_guard() -> Iterator[None]:
 
 
 @contextmanager
-def told_before_it_is_durable() -> Iterator[None]:
-    """When the time to wait for settlement is over, the decision is told although its group commit may still be under way."""
+def lock_query_from_memory() -> Iterator[None]:
+    """A lock query is answered at once, not after a group commit: a leader that stood still answers from the past."""
 
-    def tick(self: Settler, now: int) -> None:
-        for transaction in self._waits.due(now):
-            for waiter in transaction.waiters or ():
-                waiter.ticket[0].answer(waiter.ticket[1], OK)
-            transaction.waiters = None
+    def query_locks(self: Transactions, ticket: Ticket, resource: str, keys: tuple[str, ...], xid: str) -> None:
+        holder = self.ledger.locks.free_for(self.ledger.by_xid.get(xid), resource, keys)
+        ticket[0].answer(ticket[1], LockState(holder.xid if holder is not None else ""))
 
-    with _patched(Settler, "tick", tick):
+    with _patched(Transactions, "query_locks", query_locks):
         yield
 
 
@@ -118,24 +124,56 @@ def decision_without_reports() -> Iterator[None]:
 
 @contextmanager
 def fence_cleaned_early() -> Iterator[None]:
-    """Fence rows go although the coordinator has not said that their transactions are settled."""
-    settle = ParticipantService._settle
-
-    def forgetful(self: ParticipantService, command: Any, branch: int) -> None:
-        settle(self, command, branch)
-        with self.engine.begin() as connection:
-            connection.execute(text("DELETE FROM txcoord_fence WHERE state <> 'TRIED'"))
-
-    with _patched(ParticipantService, "_settle", forgetful):
+    """Fence rows go by age alone, although the coordinator has not said that their transactions are settled."""
+    with _patched(retention, "_GOES", frozenset(Settlement)):
         yield
 
 
-BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    "no fence": no_fence,
-    "no compare-and-set": no_compare_and_set,
-    "reload after publishing": reload_after_publishing,
-    "no guard": no_guard,
-    "told before it is durable": told_before_it_is_durable,
-    "decision without reports": decision_without_reports,
-    "fence cleaned early": fence_cleaned_early,
+@contextmanager
+def told_before_it_is_durable() -> Iterator[None]:
+    """When the time to wait for settlement is over, the decision is told although its group commit may still be under way."""
+
+    def tick(self: Settler, now: int) -> None:
+        for transaction in self._waits.due(now):
+            for waiter in transaction.waiters or ():
+                waiter.ticket[0].answer(waiter.ticket[1], OK)
+            transaction.waiters = None
+
+    with _patched(Settler, "tick", tick):
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A planted bug.
+
+    Args:
+        plant: A block with it.
+        breaks: Numbers of the invariants of which at least one must break; see `check`.
+    """
+
+    plant: Callable[[], AbstractContextManager[None]]
+    breaks: tuple[str, ...]
+
+
+BUGS = {
+    "no fence": Bug(no_fence, ("TC-2",)),
+    "no compare-and-set": Bug(no_compare_and_set, ("TC-1: the store said",)),
+    "reload after publishing": Bug(reload_after_publishing, ("TC-1", "TC-3", "A-1", "AT-1", "AT")),
+    "no guard": Bug(no_guard, ("T-3", "A-1")),
+    "lock query answered from memory": Bug(lock_query_from_memory, ("AT-1",)),
+    "decision without reports": Bug(decision_without_reports, ("TC-3",)),
+    "fence cleaned early": Bug(fence_cleaned_early, ("TC-8", "T-3")),
+    "told before it is durable": Bug(told_before_it_is_durable, ("TC-1",)),
 }
+
+
+def hunt(name: str) -> tuple[list[Outcome], bool]:
+    """Run seeds with a planted bug until an invariant that it breaks is violated; the outcomes, and whether one was."""
+    outcomes: list[Outcome] = []
+    with BUGS[name].plant():
+        for seed in range(WITHIN):
+            outcomes.append(simulate(seed))
+            if any(violation.startswith(BUGS[name].breaks) for violation in outcomes[-1].violations):
+                return outcomes, True
+    return outcomes, False

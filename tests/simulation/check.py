@@ -1,86 +1,112 @@
-"""What must hold when a simulation has come to rest, read from the databases alone."""
+"""What must hold, by number, and where it is judged.
+
+The numbers are those of the project's list of invariants. *At once*: by `witness`, with each group commit, told outcome or lock
+answer, against the rows that are durable at that moment. *At rest*: here, from the databases alone, when every fault has healed
+and nothing is under way any more. In brackets: the planted bugs (`bugs`) that show that the check can fail.
+
+- TC-1, at once: the decision in the store is written once; whoever is told an outcome is told the store's. [no compare-and-set,
+  told before it is durable, reload after publishing]
+- TC-2, at once: after a takeover no group commit of an older epoch is taken; at rest: epochs only grow. [no fence]
+- TC-3, at once: when COMMIT becomes durable, the effects of phase one of each branch that takes part are durable in their
+  database. [decision without reports]
+- TC-4, at once: no branch is registered after the decision.
+- TC-5, at once: only the rows of finished transactions leave the store.
+- TC-8, at once: nobody is parked, since there is nothing here for a person to repair; at rest: everything has ended within 600
+  seconds. [fence cleaned early]
+- A-1, at rest: the effects of every branch are those of its decision: try and confirm, try and cancel, or none. Services that
+  said yes to a transaction that was told to be committed have confirmed it. [decision without reports]
+- AT-1, at once: a lock has one holder, from the durable registration to the durable settlement, or to the commit of changed rows;
+  a lock is told to be free only if it was, between question and answer. [lock query answered from memory, no fence]
+- AT-3, at once: what was before is put back only over what the branch itself left.
+- AT, at rest: the value of each row is the number of committed changes: no update is lost, none is dirty.
+- T-1, at rest: no step of a branch takes effect twice; reserved and sold are what the effects say. [no guard]
+- T-3, at rest: no try stands alone: one that came after its cancel had no effect. [no guard]
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
-from tests.simulation.world import History
+from txcoord_proto.status import Decision, GlobalStatus
+
+from tests.simulation.business import ROWS
+from tests.simulation.witness import Fact, Witness
+
+Branch = tuple[str, int]
 
 
-def violations(directory: Path, history: History) -> list[str]:
-    """Everything that is wrong; empty: all is well."""
-    found = list(history.violations)
+def violations(directory: Path, services: list[str], witness: Witness) -> list[str]:
+    """Everything that is wrong, with its number in front; empty: all is well."""
+    found = list(witness.violations)
     store = sqlite3.connect(directory / "store.db")
-    rows = {xid: (status, decision) for xid, status, decision in store.execute("SELECT xid, status, decision FROM txc_global")}
-    found += _told(history, rows)
-    found += [f"{xid} is {status} at rest" for xid, (status, _) in rows.items() if status not in ("COMMITTED", "ROLLED_BACK")]
-    epochs = [epoch for (epoch,) in store.execute("SELECT epoch FROM txc_epoch ORDER BY started_at, epoch")]
+    for xid, status in store.execute("SELECT xid, status FROM txc_global"):
+        if status not in (GlobalStatus.COMMITTED, GlobalStatus.ROLLED_BACK):
+            found.append(f"TC-8: {xid} is {status} at rest")
+    epochs = [epoch for (epoch,) in store.execute("SELECT epoch FROM txc_epoch ORDER BY rowid")]
     if epochs != sorted(set(epochs)):
-        found.append(f"epochs went back: {epochs}")
-    branches = {(x, b): s for x, b, s in store.execute("SELECT xid, id, status FROM txc_branch")}
+        found.append(f"TC-2: epochs went back: {epochs}")
     store.close()
-    confirmed: dict[str, Counter[str]] = {}
-    for name in ("stock", "balance"):
+    confirmed: dict[str, set[str]] = defaultdict(set)
+    for name in services:
         database = sqlite3.connect(directory / f"{name}.db")
-        fences = database.execute("SELECT xid, branch_id, state FROM txcoord_fence").fetchall()
-        found += _atomic(name, fences, rows, branches)
-        found += _effects(name, database, fences)
-        for xid, _, state in fences:
-            if state == "CONFIRMED":
-                confirmed.setdefault(xid, Counter())[name] += 1
+        effects, changed = _effects(name, database, found)
+        for (xid, branch), kinds in effects.items():
+            fact = witness.facts.get(xid, Fact())
+            _follows(f"{name}: branch {branch} of {xid}", kinds, fact, found)
+            if "confirm" in kinds:
+                confirmed[xid].add(name)
+        _states(name, database, effects, found)
+        _balances(name, database, effects, changed, found)
         database.close()
-    for xid, names in history.committed.items():
+    for xid, names in witness.committed.items():
         for name in names:
-            if not confirmed.get(xid, Counter())[name]:
-                found.append(f"{xid} was told to be committed, and {name}, which had said yes, has not confirmed")
+            if name not in confirmed[xid]:
+                found.append(f"A-1: {xid} was told to be committed, and {name}, which had said yes, has not confirmed")
     return found
 
 
-def _told(history: History, rows: dict[str, tuple[str, str | None]]) -> list[str]:
-    found = []
-    for xid in history.committed:
-        if rows.get(xid, ("", None))[1] != "COMMIT":
-            found.append(f"{xid} was told to be committed, the store says {rows.get(xid)}")
-    for xid in history.rolled_back:
-        if rows.get(xid, ("", "ROLLBACK"))[1] != "ROLLBACK":
-            found.append(f"{xid} was told to be rolled back, the store says {rows[xid]}")
-    return found
+def _effects(name: str, database: sqlite3.Connection, found: list[str]) -> tuple[dict[Branch, set[str]], dict[str, list[Branch]]]:
+    """Steps that took effect, by branch, and the branches that changed each row."""
+    effects: dict[Branch, set[str]] = defaultdict(set)
+    changed: dict[str, list[Branch]] = defaultdict(list)
+    for (xid, branch, kind, item), times in Counter(database.execute("SELECT xid, branch_id, kind, item FROM effect")).items():
+        effects[xid, branch].add(kind)
+        if times > 1:
+            found.append(f"T-1: {name}: {kind} of branch {branch} of {xid} took effect {times} times")
+        if item:
+            changed[item].append((xid, branch))
+    return effects, changed
 
 
-def _atomic(
-    name: str,
-    fences: list[tuple[str, int, str]],
-    rows: dict[str, tuple[str, str | None]],
-    branches: dict[tuple[str, int], str],
-) -> list[str]:
-    found = []
-    for xid, branch, state in fences:
-        decision = rows.get(xid, ("", "ROLLBACK"))[1]
-        if state == "TRIED":
-            found.append(
-                f"{name}: branch {branch} of {xid} ({decision}) is TRIED at rest, the store says {branches.get((xid, branch))}"
-            )
-        elif (state == "CONFIRMED") != (decision == "COMMIT"):
-            found.append(f"{name}: branch {branch} of {xid} is {state}, the decision is {decision}")
-    return found
+def _follows(branch: str, kinds: set[str], fact: Fact, found: list[str]) -> None:
+    decision = fact.decision or Decision.ROLLBACK
+    if kinds == {"try"}:
+        found.append(f"T-3: {branch} ({decision}) has been tried and neither confirmed nor cancelled")
+    elif kinds != {"try", "confirm" if decision == Decision.COMMIT else "cancel"}:
+        found.append(f"A-1: {branch} had the effects {sorted(kinds)}, the decision is {decision}")
 
 
-def _effects(name: str, database: sqlite3.Connection, fences: list[tuple[str, int, str]]) -> list[str]:
-    found = []
-    counts = Counter(database.execute("SELECT xid, branch_id, kind FROM effect"))
-    found += [f"{name}: {effect} took effect {n} times" for effect, n in counts.items() if n > 1]
+def _states(name: str, database: sqlite3.Connection, effects: dict[Branch, set[str]], found: list[str]) -> None:
+    """Fence rows that are still kept say what has happened."""
     wanted = {"CONFIRMED": {"try", "confirm"}, "CANCELLED": {"try", "cancel"}, "SUSPENDED": set()}
-    states = {(xid, branch): state for xid, branch, state in fences}
-    kinds: dict[tuple[str, int], set[str]] = {}
-    for xid, branch, kind in counts:
-        kinds.setdefault((xid, branch), set()).add(kind)
-    for key in kinds.keys() | states.keys():
-        have, state = kinds.get(key, set()), states.get(key, "no row")
-        if state != "TRIED" and have != wanted.get(state):
-            found.append(f"{name}: branch {key} is {state} and had the effects {sorted(have)}")
-    reserved, sold = database.execute("SELECT reserved, sold FROM account").fetchone()
-    if (reserved, sold) != (0, sum(s == "CONFIRMED" for s in states.values())):
-        found.append(f"{name}: {reserved} reserved and {sold} sold at rest")
-    return found
+    for xid, branch, state in database.execute("SELECT xid, branch_id, state FROM txcoord_fence"):
+        have = effects.get((xid, branch), set())
+        if have != wanted.get(state):
+            found.append(f"T-1: {name}: branch {branch} of {xid} is {state} and had the effects {sorted(have)}")
+
+
+def _balances(
+    name: str, database: sqlite3.Connection, effects: dict[Branch, set[str]], changed: dict[str, list[Branch]], found: list[str]
+) -> None:
+    for item in ROWS:
+        (value,) = database.execute("SELECT value FROM item WHERE name = ?", (item,)).fetchone()
+        committed = sum("confirm" in effects[branch] for branch in changed[item])
+        if value != committed:
+            found.append(f"AT: {name}: row {item} is {value} after {committed} committed changes")
+    rows = {branch for branches in changed.values() for branch in branches}
+    sold = sum("confirm" in kinds for branch, kinds in effects.items() if branch not in rows)
+    have = database.execute("SELECT reserved, sold FROM account").fetchone()
+    if have != (0, sold):
+        found.append(f"T-1: {name}: {have[0]} reserved and {have[1]} sold at rest, {sold} branches were confirmed")

@@ -1,13 +1,14 @@
 """An event loop in which a seed decides everything: what runs next, how long things take, who dies.
 
-One thread, virtual time. A process is a context variable that every task it starts inherits; killing it freezes its callbacks for
-ever (no `finally` runs, as with SIGKILL), pausing it holds them back. What could let the real world in (threads, sockets,
-subprocesses) is not there, so that using it fails.
+One thread, virtual time. Every start of a process has a loop of its own, as in life; all of them share one clock and one queue of
+callbacks. Killing a process freezes its callbacks for ever (no `finally` runs, as with SIGKILL), pausing it holds them back. What
+could let the real world in (threads, sockets, subprocesses) is not there, so that using it fails.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import hashlib
 import heapq
@@ -18,9 +19,6 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_process: contextvars.ContextVar[Incarnation | None] = contextvars.ContextVar("process", default=None)
-
-
 _Loop: Any = asyncio.AbstractEventLoop
 
 
@@ -28,108 +26,26 @@ class StuckError(Exception):
     """Nothing is left to run, and the simulation has not ended."""
 
 
-class Incarnation:
-    """One start of a process."""
+class VirtualLoop(_Loop):  # type: ignore[misc] # what lets the real world in is missing on purpose
+    """What asyncio asks of a loop, on the simulation's clock.
 
-    __slots__ = ("alive", "paused_until")
+    Args:
+        simulation: Whose clock and queue; None: this is the simulation's own loop.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, simulation: SimLoop | None = None) -> None:
+        self._sim: Any = self if simulation is None else simulation
+        self._sim.loops.append(self)
         self.alive = True
         self.paused_until = 0.0
 
-
-class Process:
-    """Something that can be started, killed and paused.
-
-    Args:
-        loop: Where it runs.
-        name: For the trace.
-        main: What it does from each start on.
-        on_kill: What the operating system does when it dies: close files, break connections.
-    """
-
-    def __init__(
-        self, loop: SimLoop, name: str, main: Callable[[], Coroutine[Any, Any, None]], on_kill: Callable[[], None]
-    ) -> None:
-        self.name = name
-        self._loop = loop
-        self._main = main
-        self._on_kill = on_kill
-        self._incarnation = Incarnation()
-        self._incarnation.alive = False
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self._incarnation.alive
-
-    def start(self) -> None:
-        """Start it, anew."""
-        assert not self.alive
-        self._incarnation = Incarnation()
-        self._loop.note("start", self.name)
-        self.run(self._main())
-
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine as part of it."""
-        context = contextvars.copy_context()
-        context.run(_process.set, self._incarnation)
-        task = self._loop.create_task(work, context=context)
-        self._loop.keep(task)
-
-    def call(self, function: Callable[..., object], *args: object) -> None:
-        """Call a function as part of it, soon."""
-        context = contextvars.copy_context()
-        context.run(_process.set, self._incarnation)
-        self._loop.call_soon(function, *args, context=context)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._loop.note("kill", self.name)
-        self._incarnation.alive = False
-        self._on_kill()
-
-    def pause(self, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT after so long."""
-        self._loop.note("pause", self.name, round(seconds, 3))
-        self._incarnation.paused_until = self._loop.time() + seconds
-
-
-def nobody() -> contextvars.Context:
-    """A context outside every process: what is on the way does not die with its sender."""
-    return contextvars.Context()
-
-
-def _incarnation_of(context: contextvars.Context | None) -> Incarnation | None:
-    return context.get(_process) if context is not None else _process.get()
-
-
-class SimLoop(_Loop):  # type: ignore[misc] # what lets the real world in is missing on purpose
-    """See the module.
-
-    Args:
-        seed: Decides everything.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
-        self.steps = 0
-        self._now = 1_000.0
-        self._ready: list[tuple[events.Handle, Incarnation | None]] = []
-        self._timers: list[tuple[float, int, events.TimerHandle, Incarnation | None]] = []
-        self._number = 0
-        self._failure: BaseException | None = None
-        self._frozen: list[object] = []
-        self._trace = hashlib.blake2b(digest_size=8)
-
-    # ------------------------------------------------------------ what asyncio asks of a loop
-
     def time(self) -> float:
-        return self._now
+        now: float = self._sim.now
+        return now
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> events.Handle:
         handle = events.Handle(callback, args, self, context)
-        self._ready.append((handle, _incarnation_of(context)))
+        self._sim.ready.append((handle, self))
         return handle
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> events.Handle:
@@ -138,12 +54,11 @@ class SimLoop(_Loop):  # type: ignore[misc] # what lets the real world in is mis
     def call_later(
         self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> events.TimerHandle:
-        return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
+        return self.call_at(self._sim.now + max(0.0, delay), callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> events.TimerHandle:
         handle = events.TimerHandle(when, callback, args, self, context)
-        self._number += 1
-        heapq.heappush(self._timers, (when, self._number, handle, _incarnation_of(context)))
+        self._sim.at(when, handle, self)
         return handle
 
     def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
@@ -153,36 +68,66 @@ class SimLoop(_Loop):  # type: ignore[misc] # what lets the real world in is mis
         return asyncio.Future(loop=self)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None) -> asyncio.Task[Any]:
-        self._number += 1
-        return asyncio.Task(coro, loop=self, name=name or f"task-{self._number}", context=context)
+        return asyncio.Task(coro, loop=self, name=name or "task", context=context)
 
     def get_debug(self) -> bool:
         return False
 
     def is_running(self) -> bool:
-        return True
+        return self.alive
 
     def is_closed(self) -> bool:
-        return False
+        return not self.alive
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        self._failure = self._failure or error or RuntimeError(context.get("message"))
-
-    # ------------------------------------------------------------ running
+        self._sim.failed(error or RuntimeError(context.get("message")))
 
     def keep(self, task: asyncio.Future[Any]) -> None:
         """Hold on to a task, and let its failure be the simulation's: a frozen one that was collected would run its `finally`."""
-        self._frozen.append(task)
-        task.add_done_callback(self._ended)
+        self._sim.frozen.append(task)
+        task.add_done_callback(self._sim.ended)
 
-    def _ended(self, task: asyncio.Future[Any]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._failure = self._failure or task.exception()
+
+class SimLoop(VirtualLoop):
+    """The simulation's own loop: the world outside all processes, which never stands still.
+
+    Args:
+        seed: Decides everything.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.loops: list[VirtualLoop] = []
+        """Of the simulation and of every start of a process."""
+        super().__init__()
+        self.rng = random.Random(seed)
+        self.steps = 0
+        self.now = 1_000.0
+        self.ready: list[tuple[events.Handle, VirtualLoop]] = []
+        self.frozen: list[object] = []
+        """What must not be collected before the end."""
+        self._timers: list[tuple[float, int, events.Handle, VirtualLoop]] = []
+        self._number = 0
+        self._failure: BaseException | None = None
+        self._trace = hashlib.blake2b(digest_size=8)
+
+    def at(self, when: float, handle: events.Handle, loop: VirtualLoop) -> None:
+        """Have a callback of `loop` run at a time."""
+        self._number += 1
+        heapq.heappush(self._timers, (when, self._number, handle, loop))
+
+    def failed(self, error: BaseException | None) -> None:
+        """Something that the simulated program must not raise: the run ends with it."""
+        self._failure = self._failure or error
+
+    def ended(self, task: asyncio.Future[Any]) -> None:
+        """A task that is kept has ended."""
+        if not task.cancelled():
+            self.failed(task.exception())
 
     def note(self, *what: object) -> None:
         """Add to the trace, by which two runs of a seed are compared."""
-        self._trace.update(repr((round(self._now, 6), *what)).encode())
+        self._trace.update(repr((round(self.now, 6), *what)).encode())
 
     @property
     def trace(self) -> str:
@@ -200,9 +145,9 @@ class SimLoop(_Loop):  # type: ignore[misc] # what lets the real world in is mis
             StuckError: It takes longer, or nothing is left to run.
         """
         before = events._get_running_loop()
-        events._set_running_loop(self)
-        end = self._now + until
+        end = self.now + until
         try:
+            events._set_running_loop(self)
             main = self.create_task(work)
             while not main.done():
                 self._step(end)
@@ -211,31 +156,96 @@ class SimLoop(_Loop):  # type: ignore[misc] # what lets the real world in is mis
         finally:
             events._set_running_loop(before)
 
+    def close(self) -> None:
+        """Forget everything: greenlets that never ended cannot be collected, so they are unwound."""
+        for loop in self.loops:
+            loop.alive = False
+            for task in asyncio.all_tasks(loop):
+                for _ in range(3):  # a `finally` that awaits takes another one
+                    with contextlib.suppress(BaseException):
+                        task.get_coro().close()
+
     def _step(self, end: float) -> None:
-        timers, ready = self._timers, self._ready
-        while timers and timers[0][0] <= self._now:
-            _, _, due, incarnation = heapq.heappop(timers)
-            ready.append((due, incarnation))
+        timers, ready = self._timers, self.ready
+        while timers and timers[0][0] <= self.now:
+            _, _, due, loop = heapq.heappop(timers)
+            ready.append((due, loop))
         if not ready:
             if not timers:
                 raise StuckError("nothing is left to run")
-            self._now = max(self._now, timers[0][0])
-            if self._now > end:
+            self.now = timers[0][0]
+            if self.now > end:
                 raise StuckError(f"not finished after {end} virtual seconds")
             return
-        place = self.rng.randrange(len(ready)) if len(ready) > 1 else 0
-        handle, incarnation = ready.pop(place)
-        if handle.cancelled():
+        last = len(ready) - 1
+        if last:
+            place = int(self.rng.random() * (last + 1))
+            handle, loop = ready[place]
+            ready[place] = ready[last]
+            ready.pop()
+        else:
+            handle, loop = ready.pop()
+        if handle._cancelled:
             return
-        if incarnation is not None and not incarnation.alive:
-            self._frozen.append(handle)
-            return
-        if incarnation is not None and incarnation.paused_until > self._now:
-            self._number += 1
-            again: Any = handle
-            heapq.heappush(timers, (incarnation.paused_until, self._number, again, incarnation))
-            return
-        self.steps += 1
-        handle._run()
-        if self._failure is not None:
-            raise self._failure
+        if not loop.alive:
+            self.frozen.append(handle)
+        elif loop.paused_until > self.now:
+            self.at(loop.paused_until, handle, loop)
+        else:
+            self.steps += 1
+            events._set_running_loop(loop)
+            handle._run()
+            if self._failure is not None:
+                raise self._failure
+
+
+class Process:
+    """Something that can be started, killed and paused.
+
+    Args:
+        world: Where it runs.
+        name: For the trace.
+        main: What it does from each start on.
+        on_kill: What the operating system does when it dies: close files, break connections.
+    """
+
+    def __init__(
+        self, world: SimLoop, name: str, main: Callable[[], Coroutine[Any, Any, None]], on_kill: Callable[[], None]
+    ) -> None:
+        self.name = name
+        self._world = world
+        self._main = main
+        self._on_kill = on_kill
+        self.loop: VirtualLoop | None = None
+        """Of its present start; None: it does not run."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.loop is not None
+
+    def start(self) -> None:
+        """Start it, anew."""
+        assert self.loop is None
+        self.loop = VirtualLoop(self._world)
+        self._world.note("start", self.name)
+        self.run(self._main())
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine as part of it, in a context of its own."""
+        assert self.loop is not None
+        self._world.keep(self.loop.create_task(work, context=contextvars.Context()))
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.loop is not None
+        self._world.note("kill", self.name)
+        self.loop.alive = False
+        self.loop = None
+        self._on_kill()
+
+    def pause(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after so long."""
+        if self.loop is not None:
+            self._world.note("pause", self.name, round(seconds, 3))
+            self.loop.paused_until = self._world.now + seconds

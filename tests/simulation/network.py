@@ -8,13 +8,13 @@ again over a new stream may overtake, or follow, its first copy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk.session.transport import StreamBrokenError
 
-from tests.simulation.loop import Process, SimLoop, nobody
+from tests.simulation.loop import Process, SimLoop
 
 
 class Pipe:
@@ -25,16 +25,17 @@ class Pipe:
         self._items: list[bytes] = []
         self._wake = asyncio.Event()
         self._broken = False
+        self._cut = False
         self._last = 0.0
 
     def send(self, data: bytes) -> None:
         """Put a batch on the way; it arrives after those before it."""
         loop = self._network.loop
         self._last = max(self._last, loop.time() + self._network.latency())
-        loop.call_at(self._last, self._arrive, data, context=nobody())
+        loop.call_at(self._last, self._arrive, data)
 
     def _arrive(self, data: bytes) -> None:
-        if not self._broken:
+        if not self._broken and not self._cut:
             self._items.append(data)
             self._wake.set()
 
@@ -47,13 +48,17 @@ class Pipe:
             await self._wake.wait()
         return self._items.pop(0)
 
+    def cut(self) -> None:
+        """What is on the way is lost, and what is sent from now on; nobody knows that yet."""
+        self._cut = True
+
     def break_after(self, delay: float) -> None:
         """The receiver learns of the break after `delay`; what arrives before that still counts."""
-        self._network.loop.call_later(delay, self._break, context=nobody())
+        self._network.loop.call_later(delay, self._break)
 
     def end(self) -> None:
         """The sender has ended it: the receiver learns of that after everything has arrived."""
-        self._network.loop.call_at(max(self._last, self._network.loop.time()) + 0.0001, self._break, context=nobody())
+        self._network.loop.call_at(max(self._last, self._network.loop.time()) + 0.0001, self._break)
 
     def _break(self) -> None:
         self._broken = True
@@ -100,8 +105,10 @@ class SimStream:
         self._network.streams.remove(self)
 
     def break_up(self, longest: float) -> None:
-        """Break it; each side learns of it within `longest` seconds."""
+        """Break it; each side learns of it within `longest` seconds, and what is on the way may be lost with it."""
         for pipe in (self.up, self.down):
+            if longest and self._network.loop.rng.random() < 0.5:
+                pipe.cut()
             pipe.break_after(self._network.loop.rng.uniform(0, longest) if longest else 0.0)
         if self in self._network.streams:
             self._network.streams.remove(self)
@@ -159,6 +166,8 @@ class Network:
 
     def __init__(self, loop: SimLoop) -> None:
         self.loop = loop
+        self.loss = 0.0
+        """Share of calls between services that are lost, of their answers, and of calls that come twice."""
         self.streams: list[SimStream] = []
         self._servers: dict[str, tuple[Process, Serve]] = {}
 
@@ -188,6 +197,36 @@ class Network:
         context = ServerContext(stream)
         process.run(self._serve(serve, context, stream))
         return stream
+
+    async def request(self, callee: Process, serve: Callable[[], Awaitable[int]], patience: float) -> int:
+        """Call another service as over HTTP; calls and answers are lost, come twice and overtake each other.
+
+        Args:
+            callee: Its process.
+            serve: What it does there; gives the answer's status.
+            patience: Seconds that the caller waits.
+
+        Raises:
+            TimeoutError: No answer.
+        """
+        rng, answer = self.loop.rng, asyncio.get_running_loop().create_future()
+
+        def tell(status: int) -> None:
+            if not answer.done() and rng.random() >= self.loss:
+                answer.set_result(status)
+
+        async def run() -> None:
+            self.loop.call_later(self.latency(), tell, await serve())
+
+        def arrive() -> None:
+            if callee.alive:
+                callee.run(run())
+
+        for _ in range(1 + (rng.random() < self.loss)):
+            if rng.random() >= self.loss:
+                self.loop.call_later(self.latency(), arrive)
+        status: int = await asyncio.wait_for(answer, patience)
+        return status
 
     @staticmethod
     async def _serve(serve: Serve, context: ServerContext, stream: SimStream) -> None:

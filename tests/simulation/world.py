@@ -1,87 +1,32 @@
-"""The simulated world: two coordinators on one store, participants with databases of their own, initiators; and its faults."""
+"""The simulated world: two coordinators on one store, services with databases, and what goes wrong between them."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import shutil
+import sqlite3
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.pool import NullPool
-from txcoord_proto.errors import OutcomeUnknownError, RolledBackError, TxcoordError
-from txcoord_proto.status import BranchType, CommandResult, PhaseOne, Wait
-from txcoord_proto.v1 import coordinator_pb2 as pb
-from txcoord_sdk import schema
-from txcoord_sdk.config import ClientConfig
-from txcoord_sdk.fence import fence
-from txcoord_sdk.participant import Command, ParkError
-from txcoord_sdk.session.requests import Beginning, Registration, Sink
-from txcoord_sdk.session.session import Session
-from txcoord_sdk.transaction.transaction import GlobalTransaction
+from txcoord_server.domain.limits import Limits
 from txcoord_server.engine.engine import EngineConfig
 from txcoord_server.engine.node import Node
 from txcoord_server.engine.retention import RetentionConfig
 from txcoord_server.rpc.auth import Authenticator
 from txcoord_server.rpc.service import CoordinatorService
 
-from tests.simulation.loop import Process, SimLoop, nobody
-from tests.simulation.network import Network, SimTransport
-from tests.simulation.store import SimStore, StoreFaults, virtual_clock
+from tests.simulation.database import Disk
+from tests.simulation.loop import Process, SimLoop
+from tests.simulation.network import Network
+from tests.simulation.scene import Profile, Scene
+from tests.simulation.services import NODES, Initiator, Participant, Service
+from tests.simulation.store import SimStore, StoreFaults
+from tests.simulation.witness import Witness
 
-NODES = ("c0:1", "c1:1")
-_EFFECTS = (
-    "CREATE TABLE effect (xid TEXT, branch_id INTEGER, kind TEXT)",
-    "CREATE TABLE account (reserved INTEGER, sold INTEGER)",
-    "INSERT INTO account VALUES (0, 0)",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """How bad it gets, per virtual second or as a share.
-
-    Attributes:
-        seconds: How long the faults last.
-        workers: Business transactions at once.
-        kills, pauses, breaks, outages: Expected number a second.
-        unknown: Share of group commits whose outcome is not told, while it is bad.
-        local_failures: Share of tries that fail by themselves.
-    """
-
-    seconds: float = 8.0
-    workers: int = 2
-    kills: float = 0.4
-    pauses: float = 0.3
-    breaks: float = 0.7
-    outages: float = 0.08
-    unknown: float = 0.02
-    local_failures: float = 0.08
-
-
-STANDSTILLS = Profile(kills=0.05, pauses=1.0, breaks=1.0, outages=0.02)
-"""Leaders that stand still longer than their lease, and clients that wander."""
-
-
-@dataclass(slots=True)
-class History:
-    """What was told to whom.
-
-    Attributes:
-        committed: XIDs that an initiator was told are committed, with the participants that had said yes.
-        rolled_back: XIDs that an initiator was told are rolled back.
-        violations: What went wrong at once.
-        faults: How many faults there were.
-        transactions: Business transactions that were begun.
-    """
-
-    committed: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    rolled_back: set[str] = field(default_factory=set)
-    violations: list[str] = field(default_factory=list)
-    faults: int = 0
-    transactions: int = 0
+_INSTANCES = {"stock": ("stock-0", "stock-1"), "balance": ("balance-0",)}
+_LIMITS = Limits(commit_wait=1_500, rollback_wait=3_000)
+_RETENTION = RetentionConfig(keep_committed=3, keep_committed_for=2_000, keep_notable_for=2_000, sweep=500)
 
 
 class SimClock:
@@ -89,31 +34,6 @@ class SimClock:
 
     def __init__(self, loop: SimLoop) -> None:
         self.monotonic = loop.time
-
-
-class Requests:
-    """What a transaction asks of a client, in the simulation: the session itself, in one thread."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def begin(self, beginning: Beginning, sink: Sink) -> None:
-        self.session.begin(beginning, sink)
-
-    def register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
-        self.session.register(beginning, registration, sink)
-
-    def commit(self, xid: str, wait: Wait, sink: Sink) -> None:
-        self.session.commit(xid, wait, sink)
-
-    def rollback(self, xid: str, wait: Wait, reason: str, sink: Sink) -> None:
-        self.session.rollback(xid, wait, reason, sink)
-
-    def rollback_only(self, xid: str, reason: str, sink: Sink) -> None:
-        self.session.rollback_only(xid, reason, sink)
-
-    def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "") -> None:
-        self.session.report(xid, branch_id, result, error)
 
 
 class Coordinator:
@@ -128,9 +48,8 @@ class Coordinator:
 
     async def main(self) -> None:
         world = self.world
-        self.store = SimStore(world.loop, world.directory / "store.db", self.name, world.store_faults)
-        keep = RetentionConfig(keep_committed_for=10**9)  # what was told is counted at the end
-        config = EngineConfig(lease_ttl=3_000, tick=100, retention=keep)
+        self.store = SimStore(world.loop, world.directory / "store.db", self.name, world.store_faults, world.witness)
+        config = EngineConfig(limits=_LIMITS, lease_ttl=3_000, tick=100, retention=_RETENTION)
         self.node = node = Node(config, self.store, self.name, SimClock(world.loop), world.loop.rng)
         authenticator = Authenticator()
         authenticator.load(())
@@ -145,181 +64,12 @@ class Coordinator:
         self.node = None
 
 
-class Service:
-    """A process with an SDK session."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.name = name
-        self.session: Session | None = None
-        self.process = Process(world.loop, name, self.main, self.died)
-
-    async def main(self) -> None:
-        config = ClientConfig(self.name, NODES, failover_wait=20.0, instance=self.name)
-        self.session = Session(config, SimTransport(self.world.network, self.name), self.world.loop.rng, self.on_command)
-        self.prepare()
-        await self.session.run()
-
-    def prepare(self) -> None:
-        """What comes before the session runs."""
-
-    def on_command(self, command: Command) -> None:
-        raise AssertionError(f"{self.name} serves nothing and was sent {command}")
-
-    def died(self) -> None:
-        self.world.network.died(self.name)
-        self.session = None
-
-    def transaction(self, beginning: Beginning, initiator: bool) -> GlobalTransaction:
-        assert self.session is not None
-        return GlobalTransaction(Requests(self.session), beginning, initiator, 3600.0)
-
-
-class ParticipantService(Service):
-    """A service with a database, whose tries, confirms and cancels meet at the real fence."""
-
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name)
-        self.resource = f"{name}:act@{name}"
-        path = world.directory / f"{name}.db"
-        self.engine: Engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
-        event.listen(self.engine, "connect", self._connected)
-        with self.engine.begin() as connection:
-            schema.metadata.create_all(connection)
-            for statement in _EFFECTS:
-                connection.execute(text(statement))
-
-    def _connected(self, raw: Any, record: object) -> None:
-        raw.execute("PRAGMA synchronous = OFF")
-        virtual_clock(self.world.loop, raw)
-
-    def prepare(self) -> None:
-        assert self.session is not None
-        self.session.serve(self.resource)
-
-    async def attempt(self, xid: str, number: int, fails: bool) -> None:
-        """A try within the transaction `xid`."""
-        rng = self.world.loop.rng
-        beginning = Beginning("joined", 0)
-        beginning.xid = xid
-        transaction = self.transaction(beginning, initiator=False)
-        lock = f"row-{number}"
-        branch = await transaction.aregister(
-            Registration(BranchType.TCC, self.resource, (lock,), json.dumps({"number": number}).encode())
-        )
-        self.world.holds(self.resource, lock, xid)
-        await asyncio.sleep(rng.expovariate(20))
-        try:
-            with self.engine.begin() as connection:
-                fence.tried(connection, xid, branch, self.resource)
-                self._effect(connection, xid, branch, "try", reserved=1)
-                if fails:
-                    raise ValueError("no stock")
-        except BaseException as error:
-            transaction.report(branch, PhaseOne.FAILED, repr(error))
-            raise
-        await asyncio.sleep(rng.expovariate(200))
-        transaction.report(branch, PhaseOne.DONE)
-
-    def on_command(self, command: Command) -> None:
-        self.world.loop.keep(asyncio.ensure_future(self.settle(command)))
-
-    async def settle(self, command: Command) -> None:
-        rng = self.world.loop.rng
-        for branch in command.branches:
-            await asyncio.sleep(rng.expovariate(50))
-            try:
-                self._settle(command, branch.branch_id)
-            except ParkError as error:
-                result, text_ = CommandResult.PARK, str(error)
-            else:
-                result, text_ = CommandResult.DONE, ""
-            await asyncio.sleep(rng.expovariate(200))
-            if self.session is None:
-                return
-            if result is CommandResult.DONE and rng.random() < 0.95:
-                self.session.done(command.xid, branch.branch_id)
-            else:
-                failed = result if result is CommandResult.PARK else rng.choice([CommandResult.RETRY, CommandResult.UNAVAILABLE])
-                self.session.failed(command.xid, branch.branch_id, failed, "SIM", text_)
-
-    def _settle(self, command: Command, branch: int) -> None:
-        with self.engine.begin() as connection:
-            if command.commit:
-                if fence.confirmed(connection, command.xid, branch):
-                    self._effect(connection, command.xid, branch, "confirm", reserved=-1, sold=1)
-            elif fence.cancelled(connection, command.xid, branch, self.resource):
-                self._effect(connection, command.xid, branch, "cancel", reserved=-1)
-
-    @staticmethod
-    def _effect(connection: Connection, xid: str, branch: int, kind: str, reserved: int = 0, sold: int = 0) -> None:
-        connection.execute(text("INSERT INTO effect VALUES (:x, :b, :k)"), {"x": xid, "b": branch, "k": kind})
-        connection.execute(text("UPDATE account SET reserved = reserved + :r, sold = sold + :s"), {"r": reserved, "s": sold})
-
-
-class Initiator(Service):
-    """A service that begins transactions, calls participants and decides."""
-
-    def prepare(self) -> None:
-        for number in range(self.world.profile.workers):
-            self.world.loop.keep(asyncio.ensure_future(self.work(number)))
-        self.world.loop.keep(asyncio.ensure_future(self.ask()))
-
-    async def ask(self) -> None:
-        """Ask about locks, again and again."""
-        rng = self.world.loop.rng
-        while self.world.bad:
-            await asyncio.sleep(rng.expovariate(10))
-            self.world.ask_lock(self, rng.choice(self.world.participants))
-
-    async def work(self, worker: int) -> None:
-        loop = self.world.loop
-        while self.world.bad:
-            await self.order()
-            await asyncio.sleep(loop.rng.expovariate(4))
-
-    async def order(self) -> None:
-        """One business transaction over one or two participants."""
-        world, rng = self.world, self.world.loop.rng
-        world.history.transactions += 1
-        transaction = self.transaction(Beginning("order", int(rng.uniform(2_000, 6_000))), initiator=True)
-        called = rng.sample(world.participants, rng.choice([1, 2, 2]))
-        number = world.history.transactions
-        try:
-            xid = await transaction.axid()
-            for participant in called:
-                await world.request(participant, xid, number)
-        except (TxcoordError, TimeoutError, ValueError) as error:
-            await self.end(transaction, error)
-            return
-        if rng.random() < 0.2:
-            await asyncio.sleep(rng.uniform(0.3, 2.0))  # a person thinks, and locks are held meanwhile
-        if rng.random() < 0.1:
-            await self.end(transaction, ValueError("changed my mind"))
-            return
-        try:
-            await transaction.acommit()
-            world.history.committed[xid] = tuple(p.name for p in called)
-        except RolledBackError:
-            world.history.rolled_back.add(xid)
-        except OutcomeUnknownError:
-            pass
-
-    async def end(self, transaction: GlobalTransaction, error: BaseException) -> None:
-        try:
-            await transaction.arollback(repr(error))
-        except TxcoordError:
-            return
-        if transaction.known_xid:
-            self.world.history.rolled_back.add(transaction.known_xid)
-
-
 class World:
     """Everything that runs in one simulation.
 
     Args:
         seed: Decides everything.
-        directory: For its databases.
+        directory: With its databases.
         profile: How bad it gets.
     """
 
@@ -327,103 +77,62 @@ class World:
         self.loop = SimLoop(seed)
         self.directory = directory
         self.profile = profile
-        self.history = History()
-        self.bad = True
+        self.faults = 0
         self.store_faults = StoreFaults()
         self.network = Network(self.loop)
-        self._held: dict[tuple[str, str], str] = {}
+        self.disks = {name: Disk(self.loop, directory / f"{name}.db") for name in _INSTANCES}
+        self._reading: dict[str, sqlite3.Connection] = {}
+        self.witness = Witness(directory / "store.db", self.loop.time, self._tried)
+        self.scene = Scene(self.loop, self.network, self.witness, profile)
         self.coordinators = [Coordinator(self, name) for name in NODES]
-        self.participants = [ParticipantService(self, name) for name in ("stock", "balance")]
-        self.initiators = [Initiator(self, "order"), Initiator(self, "shop")]
+        self.participants = {
+            name: [Participant(self.scene, name, instance, self.disks[name]) for instance in instances]
+            for name, instances in _INSTANCES.items()
+        }
+        self.initiators = [Initiator(self.scene, name, f"{name}-0", self.participants) for name in ("order", "shop")]
 
     @property
     def services(self) -> list[Service]:
-        """All processes with a session."""
-        return [*self.participants, *self.initiators]
+        """All processes with a client."""
+        return [*(p for some in self.participants.values() for p in some), *self.initiators]
 
     @property
     def processes(self) -> list[Process]:
         """All processes."""
         return [*(c.process for c in self.coordinators), *(s.process for s in self.services)]
 
-    # ------------------------------------------------------------ calls between services
-
-    async def request(self, participant: ParticipantService, xid: str, number: int) -> None:
-        """Call a participant's try over a network that loses calls and answers.
-
-        Raises:
-            TimeoutError: No answer.
-        """
-        rng = self.loop.rng
-        fails = rng.random() < self.profile.local_failures
-        answer: asyncio.Future[BaseException | None] = self.loop.create_future()
-
-        async def serve() -> None:
-            error: BaseException | None = None
-            try:
-                await participant.attempt(xid, number, fails)
-            except (TxcoordError, ValueError, AssertionError) as raised:
-                error = raised
-            self.loop.call_later(self.network.latency(), tell, error, context=nobody())
-
-        def tell(error: BaseException | None) -> None:
-            if not answer.done() and not (self.bad and rng.random() < 0.03):
-                answer.set_result(error)
-
-        def arrive() -> None:
-            if participant.process.alive and participant.session is not None:
-                participant.process.run(serve())
-
-        copies = 1 + (self.bad and rng.random() < 0.03)
-        for _ in range(copies):
-            if not (self.bad and rng.random() < 0.03):
-                self.loop.call_later(self.network.latency(), arrive, context=nobody())
-        error = await asyncio.wait_for(answer, 1.5)
-        if error is not None:
-            raise error if isinstance(error, TxcoordError) else ValueError(str(error))
-
-    # ------------------------------------------------------------ lock queries
-
-    def holds(self, resource: str, lock: str, xid: str) -> None:
-        """A registration with a lock was acknowledged."""
-        self._held[resource, lock] = xid
-
-    def ask_lock(self, service: Service, participant: ParticipantService) -> None:
-        """Ask whether a lock is free that is known to be held, and check the answer."""
-        held = [(key, xid) for (resource, key), xid in self._held.items() if resource == participant.resource]
-        if not held or service.session is None:
-            return
-        key, xid = held[-1]
-        request = service.session._request()
-        request.lock_query.resource = participant.resource
-        request.lock_query.lock_keys.append(key)
-
-        def answered(reply: object, error: BaseException | None) -> None:
-            if isinstance(reply, pb.LockReply) and reply.free and not self.released(participant, xid):
-                self.history.violations.append(f"lock {key} was told to be free while {xid} held it")
-
-        service.session._ask(request, answered)
-
-    def released(self, participant: ParticipantService, xid: str) -> bool:
-        """Whether the branches of `xid` at `participant` have ended, or never ran: then its locks may be free."""
-        with participant.engine.connect() as connection:
-            states = list(connection.scalars(text("SELECT state FROM txcoord_fence WHERE xid = :x"), {"x": xid}))
-        return not states or "TRIED" not in states
+    def _tried(self, resource: str, xid: str, branch: int) -> bool:
+        """Whether the database of a resource has the effects of a branch's phase one."""
+        name = resource.rpartition("@")[2]
+        raw = self._reading.get(name)
+        if raw is None:
+            raw = self._reading[name] = sqlite3.connect(self.disks[name].path, timeout=0, isolation_level=None)
+        found = raw.execute("SELECT 1 FROM effect WHERE xid = ? AND branch_id = ? AND kind = 'try'", (xid, branch))
+        return found.fetchone() is not None
 
     # ------------------------------------------------------------ the course of a simulation
 
-    def run(self) -> History:
-        """Run it from its seed; the invariants are checked elsewhere."""
+    def run(self) -> None:
+        """Run it from its seed; what must hold at its end is checked elsewhere."""
         self.loop.run(self._main(), until=2_000.0)
-        return self.history
+
+    def close(self) -> None:
+        """Everybody is dead, and nothing of it is remembered."""
+        for process in self.processes:
+            if process.alive:
+                process.kill()
+        for raw in self._reading.values():
+            raw.close()
+        self.witness.close()
+        self.loop.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     async def _main(self) -> None:
         for process in self.processes:
             process.start()
+        self._all_is_well(False)
         await self._nemesis()
-        self.bad = False
-        self.store_faults.unknown = 0.0
-        self.store_faults.down = False
+        self._all_is_well(True)
         for process in self.processes:
             if not process.alive:
                 process.start()
@@ -433,7 +142,16 @@ class World:
             quiet = quiet + 1 if self._quiet() else 0
             if quiet == 2:
                 return
-        self.history.violations.append("not everything ended within 600 s after the last fault")
+        self.witness.violations.append("TC-8: not everything ended within 600 s after the last fault")
+
+    def _all_is_well(self, well: bool) -> None:
+        share = 0.0 if well else 1.0
+        self.scene.bad = not well
+        self.store_faults.down = False
+        self.store_faults.unknown = share * self.profile.unknown
+        self.network.loss = share * self.profile.loss
+        for disk in self.disks.values():
+            disk.lost = share * self.profile.unknown
 
     def _quiet(self) -> bool:
         leading = [c.node.engine for c in self.coordinators if c.node is not None and c.node.engine is not None]
@@ -446,25 +164,28 @@ class World:
 
     async def _nemesis(self) -> None:
         rng, profile = self.loop.rng, self.profile
-        self.store_faults.unknown = profile.unknown
-        kinds = {"kill": profile.kills, "pause": profile.pauses, "break": profile.breaks, "outage": profile.outages}
+        kinds = ("kills", "pauses", "breaks", "outages", "jumps", "losses")
+        rates = [float(getattr(profile, kind)) for kind in kinds]
         end = self.loop.time() + profile.seconds
         while self.loop.time() < end:
-            await asyncio.sleep(rng.expovariate(sum(kinds.values())))
-            (kind,) = rng.choices(list(kinds), list(kinds.values()))
-            self.history.faults += 1
+            await asyncio.sleep(rng.expovariate(sum(rates)))
+            (kind,) = rng.choices(kinds, rates)
+            self.faults += 1
+            victim = rng.choice([*self.processes, *(c.process for c in self.coordinators)])
             match kind:
-                case "kill":
-                    self._kill(rng.choice([*self.processes, *(c.process for c in self.coordinators)]))
-                case "pause":
-                    self._pause(
-                        rng.choice([*self.processes, *(c.process for c in self.coordinators)]), rng.choice([0.3, 2.0, 5.0])
-                    )
-                case "break" if self.network.streams:
+                case "kills":
+                    self._kill(victim)
+                case "pauses":
+                    self._pause(victim, rng.choice([0.3, 2.0, 5.0]))
+                case "breaks" if self.network.streams:
                     self.loop.note("break")
                     rng.choice(self.network.streams).break_up(1.0)
-                case "outage":
-                    self._background(self._outage(rng.uniform(0.2, 3.0)))
+                case "outages":
+                    self._background(self._outage(rng.choice([0.3, 1.0, 3.0, 7.0])))
+                case "jumps":
+                    self.store_faults.ahead += rng.choice([-5.0, 5.0, 60.0])
+                case "losses":
+                    self._lose(rng.choice([p for some in self.participants.values() for p in some]))
 
     def _pause(self, process: Process, seconds: float) -> None:
         """Stand still; some of its peers notice, since no keepalive is answered, and go elsewhere."""
@@ -480,13 +201,18 @@ class World:
 
     async def _restart(self, process: Process, after: float) -> None:
         await asyncio.sleep(after)
-        if not process.alive and self.bad:
+        if not process.alive and self.scene.bad:
             process.start()
 
     async def _outage(self, seconds: float) -> None:
         self.store_faults.down = True
         await asyncio.sleep(seconds)
         self.store_faults.down = False
+
+    @staticmethod
+    def _lose(participant: Participant) -> None:
+        if participant.access is not None:
+            participant.access.lose()
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.keep(self.loop.create_task(work))
