@@ -11,11 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
+from txcoord_server.bench.machine import calibrate
+
 from tests.benchmarks import coordinator
-from tests.benchmarks.figure import Figure, calibration
+from tests.benchmarks.figure import Figure
 
 SUITES: dict[str, Callable[[int], list[Figure]]] = {"coordinator": coordinator.figures}
 
@@ -27,17 +31,20 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="a missed floor is a failure")
     parser.add_argument("--runs", type=int, default=3)
     wanted = parser.parse_args()
-    before = calibration()
+    started = time.monotonic()
+    before = calibrate()
     figures = [f for name, suite in SUITES.items() if wanted.only in (None, name) for f in suite(wanted.runs)]
-    after = calibration()
+    after = calibrate()
     print()
     print(f"{'':58} {'median':>10} {'min':>10} {'max':>10} {'floor':>9} {'goal':>9}  met")
     for figure in figures:
         print(figure.line())
-    print(f"\nmachine before: {before}\nmachine after:  {after}")
+    print(f"\nmachine before: {before}\nmachine after:  {after}\ntook {time.monotonic() - started:.0f} s")
     target = Path("build/bench.json")
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps({"before": before, "after": after, "figures": [f.as_dict() for f in figures]}, indent=1))
+    target.write_text(
+        json.dumps({"before": asdict(before), "after": asdict(after), "figures": [f.as_dict() for f in figures]}, indent=1)
+    )
     missed = [f.name for f in figures if not f.floor_met]
     if missed:
         print(f"\nbelow the floor: {'; '.join(missed)}", file=sys.stderr)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 import sqlalchemy
 from txcoord_sdk.testing import CoordinatorProcess
+from txcoord_server.bench.load import Load, Result
+from txcoord_server.engine.retention import RetentionConfig
 
 from tests.benchmarks.figure import Figure
-from tests.benchmarks.load import Load, Result
 from tests.benchmarks.sdk import through_the_sdk
 from tests.benchmarks.stuck import memory_and_restart, recovery
-from tests.servers import UnavailableError, fresh_database, running
+from tests.benchmarks.unavailable import unavailable
+from tests.servers import Server, UnavailableError, fresh_database, running
 
 # transactions a second at 256 in flight: floor, goal; milliseconds at one in flight: limit, goal
 BUDGETS = {
@@ -24,44 +28,88 @@ BUDGETS = {
 }
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 TRANSACTIONS = 20_000
+RETENTION = RetentionConfig()
+KEPT = RETENTION.keep_committed
+OLD = RETENTION.keep_committed_for / 1000 + 21
+"""Seconds after which what is not among the newest is purged, as soon as the group commits come."""
+
+
+@dataclass(slots=True)
+class Field:
+    """A coordinator with so many finished transactions that each further one makes an old one be purged."""
+
+    store: str
+    coordinator: CoordinatorProcess
+    filled_at: float = field(default_factory=time.monotonic)
+    run: int = 0
+
+    def fill(self) -> None:
+        """Run as many transactions as are kept, and some that are purged at the end of the wait."""
+        self.load(2_000, KEPT + 4_000)
+        print(f"{self.store}: {self.run:,} finished transactions, to be purged later", flush=True)
+
+    def load(self, in_flight: int, total: int) -> Result:
+        """Run transactions."""
+        self.run += total
+        return asyncio.run(Load(in_flight, total).run(self.coordinator.address))
+
+    def purged(self) -> int:
+        """How many are not kept any more."""
+        return self.run - count(self.coordinator.store, "SELECT count(*) FROM txc_global")
 
 
 def figures(runs: int) -> list[Figure]:
     """All figures of the coordinator."""
-    measured: list[Figure] = []
-    for store in BUDGETS:
-        try:
-            with coordinator_on(store) as coordinator:
-                measured += over_the_stream(coordinator, store, runs)
-        except UnavailableError as error:
-            print(f"{store}: {error}", file=sys.stderr)
-    measured += memory_and_restart()
-    measured += recovery(runs)
-    measured += through_the_sdk(runs)
-    return measured
+    with ExitStack() as stack:
+        postgres = _or_none(stack, "postgres")
+        fields = []
+        for store in BUDGETS:
+            try:
+                fields.append(Field(store, stack.enter_context(coordinator_on(store, postgres))))
+                fields[-1].fill()
+            except UnavailableError as error:
+                print(f"{store}: {error}", file=sys.stderr)
+        others = memory_and_restart()  # meanwhile what was filled in grows old
+        others += recovery(runs, postgres)
+        others += unavailable()
+        others += through_the_sdk(runs, postgres)
+        measured = [figure for each in fields for figure in over_the_stream(each, runs)]
+        return measured + others
+
+
+def _or_none(stack: ExitStack, name: str) -> Server | None:
+    try:
+        return stack.enter_context(running(name))  # type: ignore[arg-type]
+    except UnavailableError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return None
 
 
 @contextmanager
-def coordinator_on(store: str) -> Iterator[CoordinatorProcess]:
+def coordinator_on(store: str, postgres: Server | None) -> Iterator[CoordinatorProcess]:
     """A coordinator with its defaults on a fresh store of that kind."""
     with ExitStack() as stack:
         url = None
         if store != "sqlite":
-            server = stack.enter_context(running(store))  # type: ignore[arg-type]
+            server = postgres if store == "postgres" and postgres is not None else stack.enter_context(running(store))  # type: ignore[arg-type]
             url = stack.enter_context(fresh_database(server))
         yield stack.enter_context(CoordinatorProcess(url))
 
 
-def over_the_stream(coordinator: CoordinatorProcess, store: str, runs: int) -> list[Figure]:
+def over_the_stream(measured: Field, runs: int) -> list[Figure]:
     """Throughput at 256 in flight and latency at one; then a kill, and what was told is counted in the store."""
+    store, coordinator = measured.store, measured.coordinator
     floor, goal, limit, wanted = BUDGETS[store]
-    asyncio.run(Load(256, 4_000).run(coordinator.address))  # warm
+    time.sleep(max(0.0, measured.filled_at + OLD - time.monotonic()))
+    measured.load(256, 4_000)  # warm
+    purged = measured.purged()
     busy: list[Result] = []
     alone: list[Result] = []
     for _ in range(runs):
-        busy.append(asyncio.run(Load(256, TRANSACTIONS).run(coordinator.address)))
-        alone.append(asyncio.run(Load(1, 800).run(coordinator.address)))
+        busy.append(measured.load(256, TRANSACTIONS))
+        alone.append(measured.load(1, 800))
         print(f"{store}: {busy[-1].per_second:,.0f}/s, {alone[-1].percentile(0.5):.2f} ms", flush=True)
+    purged = measured.purged() - purged
     coordinator.kill()
     told = busy[-1].committed + alone[-1].committed
     lost = len(told) - decided(coordinator.store, told)
@@ -69,6 +117,7 @@ def over_the_stream(coordinator: CoordinatorProcess, store: str, runs: int) -> l
         Figure(f"{store}: global transactions/s, 256 in flight", tuple(r.per_second for r in busy), floor, goal),
         Figure(f"{store}: p99 ms, 256 in flight", tuple(r.percentile(0.99) for r in busy)),
         Figure(f"{store}: p50 ms, one in flight", tuple(r.percentile(0.5) for r in alone), limit, wanted, more_is_better=False),
+        Figure(f"{store}: purged meanwhile, of {runs * (TRANSACTIONS + 800):,} run", (float(purged),), TRANSACTIONS, None),
         Figure(f"{store}: told decisions missing after SIGKILL, of {len(told):,}", (float(lost),), 0, 0, more_is_better=False),
     ]
 
@@ -85,8 +134,12 @@ def decided(url: str, xids: list[str]) -> int:
 
 def unfinished(url: str) -> int:
     """How many decided transactions have not settled."""
+    return count(url, "SELECT count(*) FROM txc_global WHERE decision IS NOT NULL AND settled_at = 0")
+
+
+def count(url: str, query: str) -> int:
+    """The number that a query gives."""
     with _connected(url) as connection:
-        query = "SELECT count(*) FROM txc_global WHERE decision IS NOT NULL AND settled_at = 0"
         return int(connection.scalar(sqlalchemy.text(query)) or 0)
 
 

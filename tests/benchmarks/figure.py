@@ -1,11 +1,8 @@
-"""A measured figure with its floor and goal, and what the machine was like meanwhile."""
+"""A measured figure with its floor and goal."""
 
 from __future__ import annotations
 
-import os
 import statistics
-import tempfile
-import time
 from dataclasses import dataclass
 
 
@@ -63,23 +60,3 @@ class Figure:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
-
-
-def calibration() -> str:
-    """A fixed loop, one write with fsync, and the CPU that others took, so that two tables can be compared at all."""
-    started = time.perf_counter()
-    total = 0
-    for i in range(1_000_000):
-        total += i & 7
-    loop = time.perf_counter() - started
-    syncs = []
-    with tempfile.NamedTemporaryFile(dir=os.environ.get("TMPDIR", "/tmp")) as file:
-        for _ in range(20):
-            started = time.perf_counter()
-            file.write(b"x" * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-            syncs.append(time.perf_counter() - started)
-    with open("/proc/stat") as stat:
-        steal = int(stat.readline().split()[8])
-    return f"loop {loop * 1000:.0f} ms, fsync {statistics.median(syncs) * 1000:.2f} ms, steal {steal / 100:.1f} s since boot"

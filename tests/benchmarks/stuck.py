@@ -9,9 +9,11 @@ from pathlib import Path
 import grpc
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk.testing import CoordinatorProcess
+from txcoord_server.bench.load import RESOURCES, Load
 
 from tests.benchmarks.figure import Figure
-from tests.benchmarks.load import RESOURCES, Load
+from tests.benchmarks.sdk import with_the_fence
+from tests.servers import Server
 
 ACTIVE = 100_000
 STUCK = 10_000
@@ -40,8 +42,8 @@ def memory_and_restart() -> list[Figure]:
     ]
 
 
-def recovery(runs: int) -> list[Figure]:
-    """10,000 transactions stuck in their second phase, whose participant comes back."""
+def recovery(runs: int, postgres: Server | None) -> list[Figure]:
+    """Transactions stuck in their second phase, whose participant comes back: one without SQL, and one with the SDK's fence."""
     rates = []
     for _ in range(runs):
         with CoordinatorProcess() as coordinator:
@@ -49,7 +51,8 @@ def recovery(runs: int) -> list[Figure]:
             seconds = asyncio.run(participate(coordinator.address, 2 * STUCK))
         rates.append(STUCK / seconds)
         print(f"recovery: {rates[-1]:,.0f}/s", flush=True)
-    return [Figure(f"transactions/s, {STUCK:,} stuck, participant returns", tuple(rates), 5_000, 20_000)]
+    figures = [Figure(f"transactions/s, {STUCK:,} stuck, participant returns", tuple(rates), 5_000, 20_000)]
+    return figures if postgres is None else [*figures, with_the_fence(postgres, runs)]
 
 
 async def participate(address: str, branches: int) -> float:

@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 from txcoord_sdk.testing import CoordinatorProcess
+from txcoord_server.bench.load import Load
 
 from tests.benchmarks.coordinator import decided, unfinished
-from tests.benchmarks.load import Load
 from tests.benchmarks.stuck import participate
 from tests.servers.fixtures import FreshUrl
 

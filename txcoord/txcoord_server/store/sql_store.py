@@ -143,6 +143,18 @@ class SqlStore:
         await self._run(self._writer, self._disconnect)
         await self._run(self._reader, self._engine.dispose)
 
+    async def forget(self) -> None:
+        """Remove everything of this group, which nobody may lead any more."""
+        await self._run(self._reader, self._forget)
+
+    def _forget(self) -> None:
+        with _wrapped(), self._engine.begin() as connection:
+            for table in (schema.branch, schema.audit, schema.transaction):
+                mine = and_(table.c.xid >= f"{self._group}.", table.c.xid < f"{self._group}/")  # the character after the dot
+                connection.execute(delete(table).where(mine))
+            connection.execute(delete(schema.epoch).where(schema.epoch.c.grp == self._group))
+            connection.execute(delete(schema.group).where(schema.group.c.name == self._group))
+
     def _connected(self) -> Any:
         if self._raw is None:
             self._raw = self._dialect.connect(self._engine)

@@ -18,6 +18,13 @@ RESOURCES = ("db@11111111-1111-4111-8111-111111111111", "db@22222222-2222-4222-8
 ARGUMENTS = b'{"sku": "A-100", "quantity": 2, "order": 4711}'
 
 
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+    """A channel, with TLS or in the clear."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(address)
+    return grpc.aio.secure_channel(address, credentials)
+
+
 @dataclass(slots=True)
 class Result:
     """What one run measured."""
@@ -40,13 +47,27 @@ class Result:
 
 
 class Load:
-    """Drives `in_flight` transactions at once until `total` have settled."""
+    """Drives many transactions at once until all have settled.
 
-    def __init__(self, in_flight: int, total: int, decide: bool = True, serve: bool = True) -> None:
+    Args:
+        in_flight: How many at once.
+        total: How many in all.
+        decide: Whether they are committed; without it they stay ACTIVE.
+        serve: Whether this process does the second phases; without it they are stuck.
+        resources: Of the two branches.
+    """
+
+    def __init__(
+        self,
+        in_flight: int,
+        total: int,
+        decide: bool = True,
+        serve: bool = True,
+        resources: tuple[str, str] = RESOURCES,
+    ) -> None:
         self.decide = decide
-        """Whether transactions are committed; without it they stay ACTIVE."""
         self.serve = serve
-        """Whether this process does the second phases; without it they are stuck."""
+        self.resources = resources
         self.in_flight = in_flight
         self.total = total
         self.result = Result(total, 0.0)
@@ -67,19 +88,35 @@ class Load:
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
 
-    async def run(self, address: str) -> Result:
-        """Run against a coordinator."""
-        async with grpc.aio.insecure_channel(address) as channel:
+    async def run(self, address: str, token: str = "", credentials: grpc.ChannelCredentials | None = None) -> Result:
+        """Run against a coordinator.
+
+        Args:
+            address: `host:port`.
+            token: Where it wants one.
+            credentials: TLS; None: in the clear.
+
+        Raises:
+            ConnectionError: The coordinator refused the session or closed it.
+        """
+        async with open_channel(address, credentials) as channel:
             call = channel.stream_stream(
                 "/txcoord.v1.Coordinator/Session",
                 request_serializer=pb.ClientBatch.SerializeToString,
                 response_deserializer=pb.ServerBatch.FromString,
             )()
             hello = pb.Hello(
-                protocol_min=1, protocol_max=1, service="bench", instance="load", resources=RESOURCES if self.serve else ()
+                protocol_min=1,
+                protocol_max=1,
+                service="bench",
+                instance="load",
+                token=token,
+                resources=self.resources if self.serve else (),
             )
             await call.write(pb.ClientBatch(requests=[pb.Request(id=1 << 40, hello=hello)]))
             batch = await call.read()
+            if batch is grpc.aio.EOF or not batch.events[0].HasField("welcome"):
+                raise ConnectionError(f"{address} refused the session: {batch and batch.events[0].error.message}")
             welcome = batch.events[0].welcome
             self._next_branch = welcome.branch_ids.first
             self._last_branch = welcome.branch_ids.first + welcome.branch_ids.count
@@ -123,7 +160,7 @@ class Load:
                     begin=begin,
                     branch_id=branch,
                     type=pb.AT,
-                    resource=RESOURCES[which],
+                    resource=self.resources[which],
                     lock_keys=(f"stock:{self._salt}{self._number[slot]:010d}",),
                     arguments=ARGUMENTS,
                 ),

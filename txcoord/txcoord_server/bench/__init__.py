@@ -1,0 +1,1 @@
+"""How fast a coordinator is: the load generator of `txcoord bench` and of the project's own benchmarks."""
