@@ -156,6 +156,12 @@ METRICS = (
         "txcoord_store_failures", "counter", "Tries of a group commit that the store certainly did not take.",
         lambda s: s.counters.store_failures,
     ),
+    Shown(
+        "txcoord_defects",
+        "counter",
+        "Times this process threw its memory away and read the store anew because of an error in its own code.",
+        lambda s: s.counters.defects,
+    ),
     Shown("txcoord_transactions_begun", "counter", "Global transactions begun here.", lambda s: s.counters.begun),
     Shown(
         "txcoord_transactions_unfinished", "gauge", "Global transactions that are not finished, by status.",

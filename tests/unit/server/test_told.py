@@ -7,6 +7,7 @@ import logging
 
 import pytest
 from txcoord_proto.status import BranchType, CommandResult
+from txcoord_server.domain.operator import Act, Order
 from txcoord_server.domain.transactions import NewBranch, NewTransaction
 from txcoord_server.engine.connection import Connection, Principal
 from txcoord_server.engine.engine import Engine
@@ -96,6 +97,18 @@ async def test_failures_of_one_branch(engine: Engine, caplog: pytest.LogCaptureF
     ((level, about, text),) = lines(caplog)
     assert (level, about) == ("ERROR", xid)
     assert "parked" in text
+
+
+async def test_an_operators_act(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    driver = Driver(engine)
+    xid = await driver.prepared(STOCK)
+    await driver.commit(xid)
+    seen = engine.ledger.by_xid[xid].version
+    engine.operator.carry_out(
+        driver.ticket(), Order(Act.FORCE_COMMIT, xid, seen, "anna", "stock is counted by hand"), engine.now()
+    )
+    await engine.fence()
+    assert lines(caplog) == [("WARNING", xid, f"FORCE_COMMIT of version {seen} by anna: stock is counted by hand")]
 
 
 async def test_an_unavailable_resource_is_told_once(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:

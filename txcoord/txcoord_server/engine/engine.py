@@ -337,6 +337,8 @@ class Engine:
             if transaction.open:
                 dispatch(transaction)
         _log_unasked(effects.decided)
+        for xid, version, act, _, actor, reason in effects.audit:
+            log.warning("%s of version %d by %s: %s", act, version, actor, reason or "no reason given", extra={"xid": xid})
         for transaction in effects.operated:
             self.dispatcher.resume(transaction)
 
