@@ -231,7 +231,7 @@ async def test_retention_removes_only_what_it_is_told(store: SqlStore) -> None:
     assert await store.purgeable(60, 3, "default.2", 10) == ["default.1.2"]
     assert await store.purgeable(60, 6, "default.1.5", 10) == ["default.1.2", "default.1.1"]
     second = write(lease, 2)
-    second.purge_range = PurgeRange("default.1.1", "default.1.4")
+    second.purge_ranges = [PurgeRange("default.1.1", "default.1.4")]
     second.purge_xids = ["default.1.4"]
     second.purged = {lease.epoch: 4}
     await store.commit(second)
@@ -242,6 +242,104 @@ async def test_retention_removes_only_what_it_is_told(store: SqlStore) -> None:
         assert found is not None
         assert len(found[1]) == 1
     assert await store.epochs() == {lease.epoch: 4}
+
+
+async def test_keyed_ranges_spare_what_is_notable_or_settled_late(store: SqlStore) -> None:
+    lease = await lead(store)
+    first = write(lease)
+    done = {"status": "COMMITTED", "decision": "COMMIT", "settled_at": 5, "purge_at": 90, "business_key": "k"}
+    rolled_back = {**done, "status": "ROLLED_BACK", "decision": "ROLLBACK"}
+    first.new_globals = [
+        active("default.1.1", **done),
+        active("default.1.2", **{**done, "forced": 1}),
+        active("default.1.3", **{**done, "once_parked": 1}),
+        active("default.1.4", **rolled_back),
+        active("default.1.5", **{**done, "settled_at": 7}),
+        active("default.1.6", status="PARKED", decision="COMMIT", business_key="k"),
+        active("default.1.7", business_key="k"),
+        active("default.1.8", **done),
+    ]
+    first.new_branches = [branch(f"default.1.{n}", n) for n in range(1, 9)]
+    await store.commit(first)
+    second = write(lease, 2)
+    second.purge_ranges = [PurgeRange("default.1.1", "default.1.3", 7), PurgeRange("default.1.4", "default.1.7", 7)]
+    await store.commit(second)
+    left = [n for n in range(1, 9) if await store.find(f"default.1.{n}")]
+    assert left == [2, 3, 4, 5, 6, 7, 8]
+    third = write(lease, 3)
+    third.purge_ranges = [PurgeRange("default.1.1", "default.1.8", 8)]
+    await store.commit(third)
+    assert [n for n in range(1, 9) if await store.find(f"default.1.{n}")] == [2, 3, 4, 6, 7]
+    for n in (2, 6):
+        found = await store.find(f"default.1.{n}")
+        assert found is not None
+        assert len(found[1]) == 1, "and the branches of what stays"
+
+
+async def test_what_is_older_than_the_newest(store: SqlStore) -> None:
+    lease = await lead(store)
+    group = write(lease)
+    group.new_globals = [
+        active(f"default.1.{n}", status="COMMITTED", decision="COMMIT", settled_at=5, purge_at=9 if n == 4 else None)
+        for n in range(1, 7)
+    ]
+    group.new_globals.append(active("default.1.7"))
+    await store.commit(group)
+    assert await store.older("default.2", 0) == "default.2"
+    assert await store.older("default.2", 2) == "default.1.5"
+    assert await store.older("default.2", 3) == "default.1.3", "what has a time of its own is not counted"
+    assert await store.older("default.1.5", 1) == "default.1.3"
+    assert await store.older("default.2", 6) == "", "there are not so many"
+
+
+async def test_a_purged_sequence_only_grows_and_is_written_with_its_purge(open_node: Opener, store: SqlStore) -> None:
+    lease = await lead(store)
+    first = write(lease)
+    first.purged = {lease.epoch: 9}
+    await store.commit(first)
+    lower = write(lease, 2)
+    lower.purged = {lease.epoch: 4}
+    await store.commit(lower)
+    assert await store.epochs() == {lease.epoch: 9}
+    await store.release()
+    other = open_node("n2")
+    await other.start()
+    newer = await lead(other)
+    fenced = write(lease, 3)
+    fenced.purged = {lease.epoch: 20}
+    with pytest.raises(FencedError):
+        await store.commit(fenced)
+    older = write(newer)
+    older.purged = {lease.epoch: 12, newer.epoch: 3}
+    await other.commit(older)
+    assert await other.epochs() == {lease.epoch: 12, newer.epoch: 3}, "of earlier epochs too"
+
+
+async def test_an_outage_is_the_time_since_the_last_commit(store: SqlStore) -> None:
+    lease = await lead(store)
+    assert lease.outage == 0, "there was none before"
+    await store.commit(write(lease))
+    await asyncio.sleep(0.3)
+    newer = await store.take_over(lease.epoch, 0, "SELF")
+    assert newer is not None
+    assert 250 <= newer.outage < 5_000
+    assert abs(newer.now - lease.now - newer.outage) < 1_000
+
+
+async def test_the_epoch_grows_also_when_the_clock_of_the_database_goes_back(store: SqlStore, url: str) -> None:
+    lease = await lead(store)
+    ahead = lease.epoch + 10 * 24 * 3600 * 1000
+    drivers = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "sqlite": "sqlite"}
+    scheme = url.split(":", maxsplit=1)[0]
+    engine = create_engine(url.replace(scheme, drivers[scheme], 1))
+    with engine.begin() as connection:  # as if the clock had been ten days ahead when it was taken
+        connection.execute(text(f"UPDATE txc_group SET epoch = {ahead}"))
+        connection.execute(text(f"UPDATE txc_epoch SET epoch = {ahead}"))
+    engine.dispose()
+    newer = await store.take_over(ahead, 0, "SELF")
+    assert newer is not None
+    assert newer.epoch == ahead + 1
+    assert set(await store.epochs()) == {ahead, ahead + 1}
 
 
 async def test_listing_filters_and_pages(store: SqlStore) -> None:

@@ -15,9 +15,11 @@ from txcoord_server.app import App
 from txcoord_server.config import ServerConfig
 from txcoord_server.domain.limits import Limits
 from txcoord_server.engine.engine import EngineConfig
+from txcoord_server.engine.retention import RetentionConfig
 from txcoord_server.logs import configure_logging
 
 _LIMITS = Limits()
+_KEEP = RetentionConfig()
 _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -39,6 +41,22 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
     default=_LIMITS.transactions_per_service,
     help="Unfinished transactions of a service.",
 )
+@click.option("--keep-committed", default=_KEEP.keep_committed, help="Newest committed transactions that are kept.")
+@click.option(
+    "--keep-committed-for",
+    default=_KEEP.keep_committed_for / 1000,
+    help="Seconds that every committed one is kept; at least twice the clients' failover_wait.",
+)
+@click.option(
+    "--keep-keyed",
+    default=_KEEP.keep_keyed,
+    help="Newest committed transactions with a business key that are kept for --keep-notable-for.",
+)
+@click.option(
+    "--keep-notable-for",
+    default=_KEEP.keep_notable_for / 1000,
+    help="Seconds that those rolled back, forced, once parked or with a business key are kept.",
+)
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS and tokens.")
 @click.option("--unsafe-store", is_flag=True, help="Accept a store whose settings can lose acknowledged commits.")
 @click.option("--log-format", type=click.Choice(["human", "json"]), default="human", help="Form of log lines.")
@@ -57,6 +75,10 @@ def serve_command(
     tls_client_ca: Path | None,
     max_transactions: int,
     max_transactions_per_client: int,
+    keep_committed: int,
+    keep_committed_for: float,
+    keep_keyed: int,
+    keep_notable_for: float,
     insecure: bool,
     unsafe_store: bool,
     log_format: str,
@@ -69,6 +91,7 @@ def serve_command(
     configure_logging(log_format, log_level)
     host, _, number = listen.rpartition(":")
     limits = Limits(transactions=max_transactions, transactions_per_service=max_transactions_per_client)
+    retention = RetentionConfig(keep_committed, int(keep_committed_for * 1000), keep_keyed, int(keep_notable_for * 1000))
     try:
         config = ServerConfig(
             store=store,
@@ -82,7 +105,7 @@ def serve_command(
             tls_client_ca=tls_client_ca,
             insecure=insecure,
             unsafe_store=unsafe_store,
-            engine=EngineConfig(group=group, limits=limits, lease_ttl=int(lease_ttl * 1000)),
+            engine=EngineConfig(group=group, limits=limits, retention=retention, lease_ttl=int(lease_ttl * 1000)),
         )
         asyncio.run(App(config).run())
     except TxcoordError as error:

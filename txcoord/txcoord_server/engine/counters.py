@@ -55,8 +55,7 @@ class Counters:
         self.commits += 1
         self.branches += len(write.new_branches)
         self.purged += len(write.purge_xids)
-        if write.purge_range is not None:
-            self.purged += len(write.purge_range)
+        self.purged += sum(map(len, write.purge_ranges))
         self.commit_seconds.add(seconds)
         self.commit_rows.add(
             len(write.new_globals) + len(write.new_branches) + len(write.changed_globals) + len(write.changed_branches)

@@ -3,7 +3,8 @@
 Only settled transactions leave, never an unsettled or parked one. The common rule is for plain committed ones: beyond the newest
 `keep_committed`, and older than `keep_committed_for`. They leave in ranges of their XIDs, which costs two statements however many
 there are; what settled so late that a range has passed it, and everything that stays longer, carries a time of its own
-(`purge_at`) and is found by an index.
+(`purge_at`) and is found by an index. Committed ones with a business key carry such a time too, but beyond the newest
+`keep_keyed` of one epoch they leave in ranges before it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from txcoord_server.domain.absent import History
 from txcoord_server.domain.session import Transaction
 from txcoord_server.engine.storage import GroupWrite, PurgeRange, Store
 
-_LATE = 20_000
 _RANGE = 2_000
+_KEYED_STEPS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,21 @@ class RetentionConfig:
     Attributes:
         keep_committed: So many of the newest committed transactions stay whatever their age.
         keep_committed_for: Committed ones stay at least so long; at least twice the clients' `failover_wait`.
+        keep_keyed: So many of the newest committed ones with a business key stay for `keep_notable_for`, older ones may leave.
         keep_notable_for: Those rolled back, forced, once parked or with a business key stay so long.
         sweep: Pause between two looks for rows whose own time is over.
     """
 
     keep_committed: int = 100_000
     keep_committed_for: int = 60_000
+    keep_keyed: int = 1_000_000
     keep_notable_for: int = 24 * 3600 * 1000
     sweep: int = 5_000
+
+    @property
+    def late(self) -> int:
+        """What takes longer than this from begin to settlement has a time of its own."""
+        return self.keep_committed_for // 3
 
 
 class Retention:
@@ -53,36 +61,58 @@ class Retention:
         self._history = history
         self._epoch = epoch
         self._prefix = epoch_prefix(history.group, epoch)
-        self._samples: deque[tuple[int, int]] = deque()
+        self._samples: deque[tuple[int, int, int]] = deque()
+        """Time, sequence and number of keyed ones, about once a second."""
+        self._sequence = 0
         self._cursor = 0
         self._range_end = 0
+        self._keyed = 0
+        """How many committed ones with a business key have finished in this epoch."""
+        self._keyed_samples: deque[tuple[int, int]] = deque()
+        self._keyed_cursor = 0
+        self._keyed_end = 0
+        self._settled_before = 0
+        self._older: str | None = None
+        """XIDs of earlier epochs below this are not among the newest; None: not yet known."""
         self._due: deque[str] = deque()
         self._sweep_at = 0
 
     def purge_at(self, transaction: Transaction) -> int | None:
         """When a finished transaction leaves; None: by the common rule."""
         t = transaction
-        if t.status is not GlobalStatus.COMMITTED or t.forced or t.once_parked or t.key:
+        plain = t.status is GlobalStatus.COMMITTED and not t.forced and not t.once_parked
+        if not plain or t.key:
+            self._keyed += plain
             return t.settled_at + self._config.keep_notable_for
-        if t.settled_at - t.begun_at > _LATE:
+        if t.settled_at - t.begun_at > self._config.late:
             return t.settled_at + self._config.keep_committed_for
         return None
 
     def observe(self, now: int, sequence: int) -> None:
         """Remember how far the sequence was, about once a second, and advance what the common rule frees."""
+        config = self._config
+        self._sequence = sequence
         if not self._samples or now - self._samples[-1][0] >= 1000:
-            self._samples.append((now, sequence))
-        before = now - self._config.keep_committed_for - _LATE
-        while self._samples and self._samples[0][0] <= before:
-            self._range_end = max(self._range_end, self._samples.popleft()[1])
-        self._range_end = min(self._range_end, max(0, sequence - self._config.keep_committed))
+            self._samples.append((now, sequence, self._keyed))
+        self._settled_before = now - config.keep_committed_for
+        while self._samples and self._samples[0][0] <= self._settled_before - config.late:
+            _, reached, keyed = self._samples.popleft()
+            self._range_end = max(self._range_end, reached)
+            if not self._keyed_samples or keyed - self._keyed_samples[-1][1] >= max(1, config.keep_keyed // _KEYED_STEPS):
+                self._keyed_samples.append((reached, keyed))
+        self._range_end = min(self._range_end, max(0, sequence - config.keep_committed))
+        while self._keyed_samples and self._keyed - self._keyed_samples[0][1] >= config.keep_keyed:
+            self._keyed_end = self._keyed_samples.popleft()[0]
 
     async def sweep(self, store: Store, now: int) -> None:
         """Look for rows whose own time is over, and for those that earlier epochs left behind."""
         if now < self._sweep_at or self._due:
             return
         self._sweep_at = now + self._config.sweep
-        self._due.extend(await store.purgeable(now, now - self._config.keep_committed_for, self._prefix, _RANGE))
+        if self._older is None:
+            self._older = await store.older(self._prefix, self._config.keep_committed)
+        below = self._prefix if self._sequence >= self._config.keep_committed else self._older
+        self._due.extend(await store.purgeable(now, now - self._config.keep_committed_for, below, _RANGE))
         if self._due:
             self._sweep_at = now  # there may be more
 
@@ -90,8 +120,14 @@ class Retention:
         """Add to a group commit what may leave now."""
         if self._cursor < self._range_end:
             last = min(self._range_end, self._cursor + _RANGE)
-            write.purge_range = PurgeRange(mint(self._prefix, self._cursor + 1), mint(self._prefix, last))
+            write.purge_ranges.append(PurgeRange(mint(self._prefix, self._cursor + 1), mint(self._prefix, last)))
             self._cursor = last
+            self._mark(write, self._epoch, last)
+        if self._keyed_cursor < self._keyed_end:
+            last = min(self._keyed_end, self._keyed_cursor + _RANGE)
+            first = mint(self._prefix, self._keyed_cursor + 1)
+            write.purge_ranges.append(PurgeRange(first, mint(self._prefix, last), self._settled_before))
+            self._keyed_cursor = last
             self._mark(write, self._epoch, last)
         while self._due and len(write.purge_xids) < _RANGE:
             xid = self._due.popleft()

@@ -64,10 +64,16 @@ CHANGED_BRANCH = (
 
 @dataclass(frozen=True, slots=True)
 class PurgeRange:
-    """Committed rows of XIDs from `first` to `last`, both included, whose common retention is over."""
+    """Committed rows of XIDs from `first` to `last`, both included, whose retention is over.
+
+    Args:
+        first, last: XIDs.
+        keyed_before: Those with a business key that settled before this time; 0: those that leave by the common rule.
+    """
 
     first: str
     last: str
+    keyed_before: int = 0
 
     def __len__(self) -> int:
         """XIDs in it, those that never had a row included."""
@@ -84,7 +90,7 @@ class GroupWrite:
         branch_ids: Branch ids below this have been granted once this commit is durable.
         waiting: How many answers wait for it: a small group is written without leaving the thread.
         new_globals, changed_globals, new_branches, changed_branches: Rows, columns as named above.
-        purge_range: Rows that leave by the common rule.
+        purge_ranges: Rows that leave by the common rule, or beyond the newest ones with a business key.
         purge_xids: Further rows that leave.
         purged: The highest purged sequence, by epoch.
         audit: New rows of txc_audit.
@@ -99,7 +105,7 @@ class GroupWrite:
     changed_globals: list[Row] = field(default_factory=list)
     new_branches: list[Row] = field(default_factory=list)
     changed_branches: list[Row] = field(default_factory=list)
-    purge_range: PurgeRange | None = None
+    purge_ranges: list[PurgeRange] = field(default_factory=list)
     purge_xids: list[str] = field(default_factory=list)
     purged: dict[int, int] = field(default_factory=dict)
     audit: list[Row] = field(default_factory=list)
@@ -197,6 +203,12 @@ class Store(Protocol):
 
         Their `purge_at` has passed, or they were committed by the common rule before `committed_before` in an earlier epoch
         (their XIDs are smaller than `below`).
+        """
+
+    async def older(self, below: str, newest: int) -> str:
+        """An XID: the committed transactions smaller than it are not among the `newest` of those smaller than `below`.
+
+        Only what leaves by the common rule counts; empty: there are no more than `newest`.
         """
 
     async def find(self, xid: str) -> tuple[Row, Sequence[Row]] | None:

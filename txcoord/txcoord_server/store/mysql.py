@@ -207,9 +207,8 @@ class MysqlDialect(Dialect):
         for table, keys, columns, changed in updates:
             if changed:
                 out += [_update(table, keys, columns, changed), _GUARD.format(len(changed))]
-        if write.purge_range is not None:
-            edges = (literal(write.purge_range.first), literal(write.purge_range.last))
-            out += [statement.format(*edges) for statement in sql.PURGE_RANGE]
+        for range in write.purge_ranges:
+            out += [statement.format(literal(range.first), literal(range.last)) for statement in sql.purge(range)]
         if write.purge_xids:
             out += [f"DELETE FROM {t} WHERE xid IN {_list(write.purge_xids)}" for t in ("txc_global", "txc_branch")]
         for epoch, sequence in write.purged.items():

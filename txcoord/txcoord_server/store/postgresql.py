@@ -209,10 +209,9 @@ class PostgresqlDialect(Dialect):
                 raw.execute(statement, columns)
 
     def _purge(self, raw: psycopg.Connection[Any], write: GroupWrite) -> None:
-        if write.purge_range is not None:
-            for statement in sql.PURGE_RANGE:
-                first, last = write.purge_range.first, write.purge_range.last
-                raw.execute(statement.format("%s", "%s"), (first, last))
+        for range in write.purge_ranges:
+            for statement in sql.purge(range):
+                raw.execute(statement.format("%s", "%s"), (range.first, range.last))
         if write.purge_xids:
             for table in ("txc_global", "txc_branch"):
                 raw.execute(f"DELETE FROM {table} WHERE xid = ANY(%s)", (write.purge_xids,))

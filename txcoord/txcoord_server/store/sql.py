@@ -10,19 +10,28 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from txcoord_server.domain.effects import StoredOutcome
-from txcoord_server.engine.storage import Row
+from txcoord_server.engine.storage import PurgeRange, Row
 
 T = TypeVar("T")
 
 MAX_CHUNK = 128
 
 OUTCOME = "SELECT xid, status, reason, service, version FROM txc_global WHERE xid IN ({})"
-PURGE_RANGE = (
-    "DELETE FROM txc_global WHERE xid >= {0} AND xid <= {1} AND status = 'COMMITTED' AND purge_at IS NULL",
+_COMMITTED = "DELETE FROM txc_global WHERE xid >= {0} AND xid <= {1} AND status = 'COMMITTED'"
+_COMMON = _COMMITTED + " AND purge_at IS NULL"
+_KEYED = _COMMITTED + " AND business_key IS NOT NULL AND forced = 0 AND once_parked = 0 AND settled_at < {2}"
+_LEFT_BRANCHES = (
     "DELETE FROM txc_branch WHERE xid >= {0} AND xid <= {1} "
-    "AND NOT EXISTS (SELECT 1 FROM txc_global g WHERE g.xid = txc_branch.xid)",
+    "AND NOT EXISTS (SELECT 1 FROM txc_global g WHERE g.xid = txc_branch.xid)"
 )
 PURGED = "UPDATE txc_epoch SET purged_sequence = {0} WHERE grp = {1} AND epoch = {2} AND purged_sequence < {0}"
+
+
+def purge(range: PurgeRange) -> tuple[str, str]:
+    """The two statements by which a range leaves, with {0} and {1} for its ends: transactions, then what is left of them."""
+    if range.keyed_before:
+        return _KEYED.replace("{2}", str(range.keyed_before)), _LEFT_BRANCHES
+    return _COMMON, _LEFT_BRANCHES
 
 
 def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -324,6 +324,26 @@ class SqlStore:
 
         return await self._run(self._reader, read)
 
+    async def older(self, below: str, newest: int) -> str:
+        """See `Store.older`."""
+        if not newest:
+            return below
+        t = schema.transaction.c
+        query = (
+            select(t.xid)
+            .where(t.grp == self._group, t.status == GlobalStatus.COMMITTED.value, t.purge_at.is_(None))
+            .where(t.xid >= f"{self._group}.", t.xid < below)
+            .order_by(t.xid.desc())
+            .offset(newest - 1)
+            .limit(1)
+        )
+
+        def read() -> str:
+            with self._reading() as connection:
+                return connection.scalar(query) or ""
+
+        return await self._run(self._reader, read)
+
     async def find(self, xid: str) -> tuple[Row, Sequence[Row]] | None:
         """See `Store.find`."""
 

@@ -135,9 +135,9 @@ class SqliteDialect(Dialect):
         self._update(raw, "txc_branch", ("xid", "id"), CHANGED_BRANCH, write.changed_branches)
         if write.audit:
             self._insert(raw, "txc_audit", AUDIT, write.audit)
-        if write.purge_range is not None:
-            for statement in sql.PURGE_RANGE:
-                raw.execute(statement.format("?1", "?2"), (write.purge_range.first, write.purge_range.last))
+        for range in write.purge_ranges:
+            for statement in sql.purge(range):
+                raw.execute(statement.format("?1", "?2"), (range.first, range.last))
         for xids in sql.chunks(write.purge_xids):
             for table in ("txc_global", "txc_branch"):
                 raw.execute(f"DELETE FROM {table} WHERE xid IN {_marks(len(xids), 1)}", xids)
