@@ -17,10 +17,16 @@ def typed_error(m: pb.Error) -> TxcoordError:
     return from_wire(m.code, m.message, dict(m.details))
 
 
-def unreachable() -> CoordinatorUnreachableError:
-    """No coordinator answered."""
+def unreachable(met: str = "") -> CoordinatorUnreachableError:
+    """No coordinator answered.
+
+    Args:
+        met: What the last attempt ended with.
+    """
+    last = f" (the last attempt: {met})" if met else ""
     return CoordinatorUnreachableError(
-        "no coordinator answered in time: is `txcoord serve` running, and does TXCOORD_ADDRESS (or connect's address) name it?"
+        "no coordinator answered in time: is `txcoord serve` running, and does TXCOORD_ADDRESS (or connect's address) name "
+        f"it?{last}"
     )
 
 

@@ -80,6 +80,8 @@ class Link:
         self._rng = rng
         self._peer = peer
         self._leader = ""
+        self.met = ""
+        """What the last attempt ended with, until one succeeds."""
         self._streaming: asyncio.Task[bool] | None = None
         self._may_dial = asyncio.Event()
         self._may_dial.set()
@@ -128,6 +130,7 @@ class Link:
                 first = await stream.read()
             self._peer.welcomed(first)
             healthy = True
+            self.met = ""
             log.info("connected to the coordinator at %s", address)
             await self._exchange(stream)
         except MovedError as error:
@@ -136,6 +139,7 @@ class Link:
         except TxcoordError as error:
             self._peer.refused(error)
         except (StreamBrokenError, TimeoutError) as error:
+            self.met = f"{address}: {str(error) or 'nothing came in time'}"
             log.log(
                 logging.WARNING if healthy else logging.DEBUG, "the stream to the coordinator at %s ended: %r", address, error
             )

@@ -400,8 +400,8 @@ class Session:
             before = now
             for asked in [asked for asked in self._pending.values() if asked.expires <= self._now]:
                 del self._pending[asked.request.id]
-                self._fail(asked, unreachable())
-            self._branch_ids.fail(unreachable, self._now)
+                self._fail(asked, unreachable(self.link.met))
+            self._branch_ids.fail(lambda: unreachable(self.link.met), self._now)
 
     def _fail_all(self, error: TxcoordError) -> None:
         pending, self._pending = self._pending, {}

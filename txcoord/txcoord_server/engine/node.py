@@ -20,7 +20,7 @@ from txcoord_server.domain.absent import History
 from txcoord_server.engine.counters import Counters
 from txcoord_server.engine.engine import Engine, EngineConfig
 from txcoord_server.engine.ports import Clock, Rng
-from txcoord_server.engine.storage import FencedError, GroupState, Lease, Store, UnknownCommitError
+from txcoord_server.engine.storage import FencedError, GroupState, Lease, Store, StoreBusyError, UnknownCommitError
 
 log = logging.getLogger(__name__)
 
@@ -141,14 +141,19 @@ class Node:
         while not self._stopping:
             try:
                 self._seen = seen = await self._store.look()
-                self.health = f"standby of {seen.holder}" if seen.holder else "standby"
                 gone = seen.gone or not seen.holder
                 if gone or seen.age >= self.config.lease_ttl:
                     lease = await self._store.take_over(seen.epoch, 0 if gone else self.config.lease_ttl, "TAKEN")
                     if lease is not None:
                         return lease
                 else:
+                    self.health = f"standby of {seen.holder}"
                     self.placed.set()
+            except StoreBusyError as error:
+                holder = self._seen.holder if self._seen is not None else ""
+                self._unwell(
+                    f"{holder} stands still inside a commit and blocks the store: end that process or let it go on", error
+                )
             except StoreUnavailableError as error:
                 self._unwell("the store cannot be reached", error)
             await asyncio.sleep(self._look * (0.75 + self._rng.random() / 2))

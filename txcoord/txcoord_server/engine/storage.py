@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from txcoord_proto.errors import TxcoordError
+from txcoord_proto.errors import StoreUnavailableError, TxcoordError
 from txcoord_proto.xid import Xid
 
 from txcoord_server.domain.effects import StoredOutcome
@@ -25,6 +25,12 @@ class FencedError(TxcoordError):
     """Another node leads, or leads again: nothing was written."""
 
     code = "FENCED"
+
+
+class StoreBusyError(StoreUnavailableError):
+    """Somebody else is writing, and has not finished in time: on SQLite one writer keeps all others out."""
+
+    code = "STORE_BUSY"
 
 
 class UnknownCommitError(TxcoordError):

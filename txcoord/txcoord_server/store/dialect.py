@@ -38,6 +38,10 @@ class Dialect(ABC):
     def usable(self, raw: Any) -> bool:
         """Whether the connection can take another group commit after one that failed."""
 
+    def busy(self, error: BaseException | None) -> bool:
+        """Whether a statement failed since somebody else is writing."""
+        return False
+
     @abstractmethod
     def write(self, raw: Any, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         """One group commit, saying whether its writer holds the session lock; see `Store.commit` for what it raises."""

@@ -31,6 +31,7 @@ from txcoord_server.engine.storage import (
     Lease,
     ListFilter,
     Row,
+    StoreBusyError,
 )
 from txcoord_server.store import schema
 from txcoord_server.store.clock import DatabaseNow
@@ -209,7 +210,12 @@ class SqlStore:
 
     @durable("store.take_over", StoreUnavailableError)
     def _take_over(self, seen_epoch: int, min_age: int, how: str) -> Lease | None:
-        return self._write(lambda connection: self._claim(connection, seen_epoch, min_age, how))
+        try:
+            return self._write(lambda connection: self._claim(connection, seen_epoch, min_age, how))
+        except StoreUnavailableError as error:
+            if isinstance(error.__cause__, DBAPIError) and self._dialect.busy(error.__cause__.orig):
+                raise StoreBusyError(error.message) from error
+            raise
 
     def _claim(self, connection: Connection, seen_epoch: int, min_age: int, how: str) -> Lease | None:
         g = schema.group.c

@@ -104,6 +104,10 @@ class SqliteDialect(Dialect):
         return not raw.in_transaction
 
     @override
+    def busy(self, error: BaseException | None) -> bool:
+        return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+
+    @override
     @durable("store.commit", UnknownCommitError)
     def write(self, raw: sqlite3.Connection, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         try:
