@@ -85,7 +85,7 @@ class Witness:
             self._judge(xid, self.facts.get(xid, Fact()), fact)
         self._move_locks(facts)
         self.facts.update(facts)
-        if write.purge_range is not None or write.purge_xids:
+        if write.purge_ranges or write.purge_xids:
             self._look_for_purged()
 
     def _connected(self) -> sqlite3.Connection:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trustme
+from click.testing import CliRunner
 from txcoord_proto.errors import (
     CoordinatorUnreachableError,
     ResourceDeniedError,
@@ -17,11 +18,8 @@ from txcoord_proto.errors import (
 )
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk import Client, ClientConfig, Tls
-from txcoord_sdk.testing import CoordinatorProcess, wait_until
-from txcoord_server.domain.tokens import Token
-from txcoord_server.rpc.auth import new_token, token_hash
-from txcoord_server.store.open import open_store
-from txcoord_server.store.sql_store import SqlStore
+from txcoord_sdk.testing import CoordinatorProcess
+from txcoord_server.cli import main
 
 from tests.integration.server.stream import Stream
 from tests.integration.server.stub import BALANCE, STOCK, Stub
@@ -131,16 +129,11 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/store.db"
 
 
-def at_store(url: str, act: Callable[[SqlStore], object]) -> None:
-    """Do something to the coordinator's store, as the command line does."""
-
-    async def run() -> None:
-        store = open_store(url, "default", "test", "", 3_000, None, None)
-        await store.start()
-        await act(store)  # type: ignore[misc]  # a coroutine
-        await store.stop()
-
-    asyncio.run(run())
+def txcoord(url: str, *arguments: str) -> str:
+    """Run the command on the coordinator's store; returns its output."""
+    ran = CliRunner().invoke(main, ["token", *arguments, "--store", url, "--json"])
+    assert ran.exit_code == 0, ran.output
+    return ran.output
 
 
 @pytest.fixture
@@ -148,10 +141,8 @@ def grant(url: str) -> Grant:
     """Makes a token."""
 
     def make(name: str, service: str, *resources: str) -> str:
-        token = new_token()
-        kept = Token(token_hash(token), name, service, resources or ("*",), "service")
-        at_store(url, lambda store: store.add_token(kept, 1))
-        return token
+        patterns = [word for resource in resources for word in ("--resource", resource)]
+        return str(json.loads(txcoord(url, "add", name, "--service", service, *patterns))["token"])
 
     return make
 
@@ -216,26 +207,6 @@ def test_a_token_covers_its_resources_only(balance_token: str, secured: tuple[Co
         stream.hello(token=token, resources=[BALANCE])
         with pytest.raises(ResourceDeniedError):
             stream.event()
-
-
-def test_two_tokens_of_a_service_are_valid_at_once_until_one_is_dropped(
-    secured: tuple[CoordinatorProcess, str], url: str, grant: Grant
-) -> None:
-    coordinator, old = secured
-    new = grant("order-2", "order", "stock:*")
-
-    def lets_in(token: str) -> bool:
-        try:
-            with Stub(coordinator.address, token=token) as stub:
-                return bool(stub.begin())
-        except UnauthenticatedError:
-            return False
-
-    wait_until(lambda: lets_in(new), 8, "the new token")
-    assert lets_in(old), "the old one stays valid until it is dropped"
-    at_store(url, lambda store: store.drop_token("order-1"))
-    wait_until(lambda: not lets_in(old), 8, "the end of the old token")
-    assert lets_in(new)
 
 
 def test_listening_beyond_loopback(pem: Pem, url: str, grant: Grant) -> None:
