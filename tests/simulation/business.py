@@ -59,10 +59,16 @@ def make_business_database(path: Path, identity: str) -> None:
     engine.dispose()
 
 
-async def effect(connection: AsyncConnection, kind: str, reserved: int = 0, sold: int = 0) -> None:
-    """An effect of the running step of a branch, which no step has twice."""
+def this_branch() -> TccBranch:
+    """The branch whose step is running."""
     branch = current_branch()
     assert branch is not None
+    return branch
+
+
+async def effect(connection: AsyncConnection, kind: str, reserved: int = 0, sold: int = 0) -> None:
+    """An effect of the running step of a branch, which no step has twice."""
+    branch = this_branch()
     await connection.execute(_EFFECT, {"x": branch.xid, "b": branch.branch_id, "k": kind, "i": ""})
     await connection.execute(_ACCOUNT, {"r": reserved, "s": sold})
 
@@ -108,13 +114,13 @@ class RowsParticipant:
 
     Args:
         database: Where they are.
-        stumble: Raises now and then.
+        stumble: Given the XID, raises now and then.
         wrong: Told where somebody else has changed a row meanwhile.
     """
 
     is_async = True
 
-    def __init__(self, database: Database, stumble: Callable[[], None], wrong: Callable[[str], None]) -> None:
+    def __init__(self, database: Database, stumble: Callable[[str], None], wrong: Callable[[str], None]) -> None:
         self._database = database
         self._stumble = stumble
         self._wrong = wrong
@@ -128,7 +134,7 @@ class RowsParticipant:
             self._forget(connection, command.xid, branch)
         else:
             self._put_back(connection, command)
-        self._stumble()
+        self._stumble(command.xid)
 
     @staticmethod
     def _forget(connection: Connection, xid: str, branch: int) -> None:

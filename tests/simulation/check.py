@@ -10,8 +10,9 @@ and nothing is under way any more. In brackets: the planted bugs (`bugs`) that s
 - TC-3, at once: when COMMIT becomes durable, the effects of phase one of each branch that takes part are durable in their
   database. [decision without reports]
 - TC-4, at once: no branch is registered after the decision.
-- TC-5, at once: only the rows of finished transactions leave the store.
-- TC-8, at once: nobody is parked, since there is nothing here for a person to repair; at rest: everything has ended within 600
+- TC-5, at once: only the rows of finished transactions leave the store; at rest: every act of a person that was told to be done
+  is in the audit.
+- TC-8, at once: nothing is parked unless its participant asked for a person; at rest: everything has ended within 600
   seconds. [fence cleaned early]
 - A-1, at rest: the effects of every branch are those of its decision: try and confirm, try and cancel, or none. Services that
   said yes to a transaction that was told to be committed have confirmed it. [decision without reports]
@@ -47,6 +48,12 @@ def violations(directory: Path, services: list[str], witness: Witness) -> list[s
     epochs = [epoch for (epoch,) in store.execute("SELECT epoch FROM txc_epoch ORDER BY rowid")]
     if epochs != sorted(set(epochs)):
         found.append(f"TC-2: epochs went back: {epochs}")
+    audit = set(store.execute("SELECT xid, version, act FROM txc_audit"))
+    found += [
+        f"TC-5: {act} of {xid} at version {version} is not in the audit"
+        for xid, version, act in witness.acts
+        if (xid, version, act) not in audit
+    ]
     store.close()
     confirmed: dict[str, set[str]] = defaultdict(set)
     for name in services:

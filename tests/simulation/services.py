@@ -26,14 +26,14 @@ from txcoord_sdk.context import current
 from txcoord_sdk.database import Database
 from txcoord_sdk.io_thread import IoThread
 from txcoord_sdk.mailbox import Mailbox
-from txcoord_sdk.participant import UnavailableError
+from txcoord_sdk.participant import ParkError, UnavailableError
 from txcoord_sdk.session.session import Session
 from txcoord_sdk.tcc import cleaning
 from txcoord_sdk.tcc.decorator import tcc
 from txcoord_sdk.transaction.options import Hooks
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
-from tests.simulation.business import ROWS, RowsParticipant, change_rows, effect
+from tests.simulation.business import ROWS, RowsParticipant, change_rows, effect, this_branch
 from tests.simulation.database import Access, Disk
 from tests.simulation.loop import Process
 from tests.simulation.network import SimTransport
@@ -149,19 +149,23 @@ class Participant(Service):
         @reserve.confirm
         async def confirm(connection: AsyncConnection, number: int) -> None:
             await effect(connection, "confirm", reserved=-1, sold=1)
-            self.stumble()
+            self.stumble(this_branch().xid)
 
         @reserve.cancel
         async def cancel(connection: AsyncConnection, number: int) -> None:
             await effect(connection, "cancel", reserved=-1)
-            self.stumble()
+            self.stumble(this_branch().xid)
 
         return reserve
 
-    def stumble(self) -> None:
+    def stumble(self, xid: str) -> None:
         """A second phase that fails by itself, now and then."""
-        if self.scene.bad and (chance := self.scene.loop.rng.random()) < 0.05:
-            raise UnavailableError("cannot be reached") if chance < 0.02 else ValueError("a hiccup")
+        if not self.scene.bad or (chance := self.scene.loop.rng.random()) >= 0.06:
+            return
+        if chance < 0.01:
+            self.scene.witness.may_park.add(xid)
+            raise ParkError("a person has to look")
+        raise UnavailableError("cannot be reached") if chance < 0.03 else ValueError("a hiccup")
 
     async def _clean(self, client: Client, database: Database) -> None:
         while True:

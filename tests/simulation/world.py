@@ -19,6 +19,7 @@ from txcoord_server.rpc.service import CoordinatorService
 from tests.simulation.database import Disk
 from tests.simulation.loop import Process, SimLoop
 from tests.simulation.network import Network
+from tests.simulation.person import Person
 from tests.simulation.scene import Profile, Scene
 from tests.simulation.services import NODES, Initiator, Participant, Service
 from tests.simulation.store import SimStore, StoreFaults
@@ -130,6 +131,7 @@ class World:
     async def _main(self) -> None:
         for process in self.processes:
             process.start()
+        self._background(self._look_after())
         self._all_is_well(False)
         await self._nemesis()
         self._all_is_well(True)
@@ -143,6 +145,15 @@ class World:
             if quiet == 2:
                 return
         self.witness.violations.append("TC-8: not everything ended within 600 s after the last fault")
+
+    async def _look_after(self) -> None:
+        """A person asks any coordinator that believes to lead, again and again."""
+        person = Person(self.loop.rng, self.witness)
+        while True:
+            await asyncio.sleep(self.loop.rng.expovariate(0.5))
+            for coordinator in self.coordinators:
+                if coordinator.node is not None and coordinator.node.engine is not None:
+                    coordinator.process.run(person.look_after(coordinator.node.engine, self.scene.bad))
 
     def _all_is_well(self, well: bool) -> None:
         share = 0.0 if well else 1.0
