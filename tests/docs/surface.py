@@ -45,7 +45,7 @@ def complaint_about(words: Sequence[str]) -> str:
                 return f"{command.name} has no command {word!r}"
             command = inner
             known = {"--help", *(option for parameter in inner.params for option in (*parameter.opts, *parameter.secondary_opts))}
-        elif word.startswith("-") and word.split("=")[0] not in known:
+        elif word.startswith("-") and word.split("=")[0].rstrip(",") not in known:
             return f"{' '.join(words[:2])} has no option {word!r}"
     return ""
 
