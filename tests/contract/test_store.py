@@ -362,6 +362,23 @@ async def test_listing_filters_and_pages(store: SqlStore) -> None:
     assert await xids(ListFilter(statuses=("ACTIVE", "COMMITTED"), key="k")) == ["x3", "x1"]
 
 
+async def test_an_operators_acts_are_kept_with_the_group_that_they_belong_to(store: SqlStore) -> None:
+    lease = await lead(store)
+    group = write(lease)
+    group.new_globals = [active("x")]
+    group.audit = [("x", 1, "RETRY", 5, "ann", "naïve 'quoted' \\n"), ("x", 2, "FORCE_COMMIT", 6, "ben", "why")]
+    await store.commit(group)
+    assert await store.audit("x") == group.audit
+    assert await store.audit("y") == []
+    again = write(lease, 2)
+    again.audit = [("x", 2, "FORCE_COMMIT", 7, "ann", "the same act upon the same version")]
+    again.new_globals = [active("y")]
+    with pytest.raises(UnknownCommitError, match="refuses these rows"):
+        await store.commit(again)
+    assert await store.find("y") is None
+    assert await store.audit("x") == group.audit
+
+
 async def test_tokens(store: SqlStore) -> None:
     token = Token("h" * 64, "shop", "order", ("order:*", "db@*"), "service", 1)
     await store.add_token(token)

@@ -53,6 +53,9 @@ class ServerConfig:
         for what, text, longest in (("node", self.node, 128), ("advertise", self.advertise, 255)):
             if len(text) > longest:
                 raise ConfigurationError(f"{what} has {len(text)} characters, at most {longest} are allowed")
+        keep = self.engine.retention
+        if min(keep.keep_committed, keep.keep_committed_for, keep.keep_keyed, keep.keep_notable_for) < 0:
+            raise ConfigurationError("what is kept, and for how long, cannot be negative")
         if self.engine.lease_ttl < 500:
             raise ConfigurationError("the lease must last at least 500 ms: a shorter one is lost to every slow commit")
 

@@ -91,6 +91,9 @@ def test_what_cannot_be_a_global_transaction_is_refused_when_decorated(client: C
         (lambda f: decorate(key="order:{number}")(f), plain),
         (lambda f: decorate(hooks=Hooks(after_commit=hook))(f), plain),
         (lambda f: decorate(timeout=0)(f), plain),
+        (lambda f: decorate(timeout=-1)(f), plain),
+        (lambda f: decorate(timeout=float("nan"))(f), plain),
+        (lambda f: decorate(timeout=float("inf"))(f), plain),
         (lambda f: decorate(timeout=86_401)(f), plain),
         (lambda f: decorate(retries=-1)(f), plain),
     ]

@@ -1,0 +1,155 @@
+"""The three failures of a group commit, and of a standby's look: what is certain after each."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from txcoord_proto.errors import StoreUnavailableError
+from txcoord_server.engine.storage import FencedError, StoreBusyError, UnknownCommitError
+from txcoord_server.store.open import open_store
+from txcoord_server.store.sql_store import SqlStore
+
+from tests.contract.test_store import TTL, active, lead, write
+from tests.servers import Direction, TcpProxy
+from tests.servers.fixtures import FreshUrl
+
+Opener = Callable[[str, str], SqlStore]
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def url(request: pytest.FixtureRequest) -> str:
+    fresh: FreshUrl = request.getfixturevalue(f"fresh_{request.param}_url")
+    return fresh()
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[TcpProxy]:
+    with TcpProxy(url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def open_node() -> AsyncIterator[Opener]:
+    opened: list[SqlStore] = []
+
+    def make(url: str, name: str) -> SqlStore:
+        store = open_store(url, "default", name, f"{name}:8190", TTL, ThreadPoolExecutor(1), ThreadPoolExecutor(1))
+        opened.append(store)
+        return store
+
+    yield make
+    for store in opened:
+        await store.stop()
+
+
+async def test_a_commit_whose_answer_is_lost_is_unknown_and_a_new_epoch_finds_it(
+    open_node: Opener, proxy: TcpProxy, url: str
+) -> None:
+    store, witness = open_node(proxy.url, "n1"), open_node(url, "n2")
+    await store.start()
+    lease = await lead(store)
+    group = write(lease)
+    group.new_globals = [active("x")]
+    group.waiting = 1
+    proxy.black_hole(Direction.TO_CLIENT)
+    committing = asyncio.ensure_future(store.commit(group))
+    while await witness.find("x") is None:
+        await asyncio.sleep(0.02)
+    assert not committing.done()
+    proxy.cut()
+    proxy.heal()
+    with pytest.raises(UnknownCommitError):
+        await committing
+    newer = await store.take_over(lease.epoch, 0, "SELF")
+    assert newer is not None
+    assert newer.commit_seq == group.commit_seq, "it happened"
+    with pytest.raises(FencedError):
+        await store.commit(write(lease, 2))
+    await store.commit(write(newer))
+
+
+async def test_a_commit_that_never_arrived_is_unknown_too(open_node: Opener, proxy: TcpProxy) -> None:
+    store = open_node(proxy.url, "n1")
+    await store.start()
+    lease = await lead(store)
+    await store.commit(write(lease))
+    proxy.black_hole(Direction.TO_SERVER)
+    group = write(lease, 2)
+    group.new_globals = [active("x")]
+    committing = asyncio.ensure_future(store.commit(group))
+    await asyncio.sleep(0.2)
+    proxy.cut()
+    proxy.heal()
+    with pytest.raises(UnknownCommitError):
+        await committing
+    newer = await store.take_over(lease.epoch, 0, "SELF")
+    assert newer is not None
+    assert newer.commit_seq == lease.commit_seq + 1, "it did not happen"
+    assert await store.find("x") is None
+
+
+async def test_without_a_connection_nothing_was_written_and_the_same_group_may_be_tried_again(
+    open_node: Opener, proxy: TcpProxy
+) -> None:
+    store = open_node(proxy.url, "n1")
+    await store.start()
+    lease = await lead(store)
+    proxy.refuse()
+    proxy.cut()
+    with pytest.raises(UnknownCommitError):
+        await store.commit(write(lease))
+    group = write(lease)
+    group.new_globals = [active("x")]
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError):
+            await store.commit(group)
+    proxy.heal()
+    await store.commit(group)
+    assert await store.find("x") is not None
+
+
+async def test_a_standby_finds_its_way_back(open_node: Opener, proxy: TcpProxy, url: str) -> None:
+    leader, standby = open_node(url, "n1"), open_node(proxy.url, "n2")
+    await leader.start()
+    await standby.start()
+    lease = await lead(leader)
+    assert (await standby.look()).holder == "n1"
+    proxy.refuse()
+    proxy.cut()
+    for _ in range(3):
+        with pytest.raises(StoreUnavailableError):
+            await standby.look()
+    proxy.heal()
+    assert (await standby.look()).holder == "n1"
+    await leader.commit(write(lease))
+    await leader.release()
+    seen = await standby.look()
+    assert seen.gone
+    assert await standby.take_over(seen.epoch, 0, "TAKEN") is not None
+
+
+async def test_on_sqlite_another_writer_is_waited_for_and_then_named(open_node: Opener, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    store, standby = open_node(url, "n1"), open_node(url, "n2")
+    await store.start()
+    await standby.start()
+    lease = await lead(store)
+    group = write(lease)
+    group.new_globals = [active("x")]
+    group.waiting = 100
+    writer = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailableError, match="locked"):
+        await store.commit(group)
+    seen = await standby.look()
+    with pytest.raises(StoreBusyError):
+        await standby.take_over(seen.epoch, 0, "TAKEN")
+    writer.execute("ROLLBACK")
+    writer.close()
+    await store.commit(group)
+    assert await store.find("x") is not None
