@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -216,3 +217,23 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert status_in(url, xid) == "COMMITTING"
         assert stub.status(told).decision == "COMMIT"
         assert "the store" in coordinator.log()
+
+
+def test_another_program_that_holds_the_write_lock_of_an_sqlite_store(tmp_path: Path) -> None:
+    with CoordinatorProcess(f"sqlite:///{tmp_path}/store.db") as coordinator, Stub(coordinator.address) as stub:
+        xid = stub.prepared()
+        holder = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        wait_until(lambda: not stub.serving(), 8, "the health check")
+        slowest = 0.0
+        for _ in range(30):
+            asked = time.monotonic()
+            assert not stub.serving()
+            slowest = max(slowest, time.monotonic() - asked)
+            time.sleep(0.1)
+        assert slowest < 1.0, "it waits for the lock beside its loop, not in it"
+        assert "database is locked" in coordinator.log()
+        holder.execute("ROLLBACK")
+        holder.close()
+        wait_until(stub.serving, 8, "the recovery")
+        assert stub.commit(xid).decision == "COMMIT"

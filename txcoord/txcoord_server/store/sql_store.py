@@ -89,6 +89,8 @@ class SqlStore:
         self._raw: Any = None
         self._locked = False
         """Whether the session lock is ours."""
+        self._hindered = False
+        """Whether the last group commit failed: the next may wait long, and not in the engine's thread."""
         self.batch_cap = dialect.batch_cap
         self.url = engine.url.render_as_string(hide_password=True)
         """For people: without its password."""
@@ -254,15 +256,16 @@ class SqlStore:
 
     async def commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
         """See `Store.commit`."""
-        if write.waiting < self._dialect.inline and self._raw is not None:
+        if write.waiting < self._dialect.inline and self._raw is not None and not self._hindered:
             return self._commit(write)
         return await self._run(self._writer, self._commit, write)
 
     def _commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
         if not self._locked and not write.waiting:
             self._try_lock()  # it was taken over from a leader that was silent, and may have come free since
+        self._hindered = True
         try:
-            return self._dialect.write(self._connected(), write, self._locked)
+            found = self._dialect.write(self._connected(), write, self._locked)
         except StoreUnavailableError:
             if self._raw is not None and not self._dialect.usable(self._raw):
                 self._disconnect()
@@ -270,6 +273,8 @@ class SqlStore:
         except TxcoordError:
             self._disconnect()
             raise
+        self._hindered = False
+        return found
 
     # ------------------------------------------------------------ reading
 
