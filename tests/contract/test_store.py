@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from txcoord_proto.errors import ConfigurationError, StoreError
 from txcoord_server.domain.tokens import Token
 from txcoord_server.engine.storage import (
@@ -27,6 +29,7 @@ from txcoord_server.store.open import open_store
 from txcoord_server.store.schema import metadata
 from txcoord_server.store.sql_store import SqlStore
 
+from tests.servers import Server
 from tests.servers.fixtures import FreshUrl
 
 TTL = 600
@@ -412,6 +415,53 @@ async def test_the_migrations_make_the_schema(store: SqlStore, url: str) -> None
     with pytest.raises(StoreError, match="newer"):
         migrate(engine)
     engine.dispose()
+
+
+@pytest.fixture
+def odd_postgres(postgres: Server) -> Iterator[Callable[[str], str]]:
+    """Makes databases of other kinds than the server's own; gives their URLs."""
+    made: list[str] = []
+    url = make_url(postgres.url)
+    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+
+        def make(how: str) -> str:
+            made.append(f"txc_odd_{secrets.token_hex(4)}")
+            connection.execute(f"CREATE DATABASE {made[-1]} TEMPLATE template0 {how}".encode())
+            return url.set(database=made[-1]).render_as_string(hide_password=False)
+
+        yield make
+        for name in made:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+async def test_a_database_that_sorts_like_a_dictionary_does_not_mix_up_groups(odd_postgres: Callable[[str], str]) -> None:
+    url = odd_postgres("LOCALE_PROVIDER icu ICU_LOCALE 'en'")
+    small, large = [
+        open_store(url, group, "n", "n:1", TTL, ThreadPoolExecutor(1), ThreadPoolExecutor(1)) for group in ("shop", "Shop")
+    ]
+    leases = []
+    for store in (small, large):
+        await store.start()
+        leases.append(await lead(store))
+        group = write(leases[-1])
+        finished = {"status": "COMMITTED", "decision": "COMMIT", "reason": "REQUESTED", "settled_at": 5}
+        group.new_globals = [active(f"{store._group}.0.{n}", grp=store._group, **finished) for n in range(9)]
+        await store.commit(group)
+    purge = write(leases[0], 2)
+    purge.purge_range = PurgeRange("shop.0.0", "shop.0.8")
+    await small.commit(purge)
+    everything = ListFilter(statuses=("COMMITTED",))
+    assert (await small.listing(everything))[0] == []
+    assert len((await large.listing(everything))[0]) == 9
+    for store in (small, large):
+        await store.stop()
+
+
+async def test_a_database_that_cannot_hold_every_text_is_refused(odd_postgres: Callable[[str], str]) -> None:
+    store = open_store(odd_postgres("ENCODING 'LATIN1' LOCALE 'C'"), "default", "n", "n:1", TTL, None, None)
+    with pytest.raises(StoreError, match="LATIN1"):
+        await store.start()
+    await store.stop()
 
 
 def test_a_store_that_is_none(tmp_path: Path) -> None:

@@ -24,7 +24,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def risks(self, connection: Connection) -> list[str]:
-        """Settings of the database under which an acknowledged commit can be lost, each with its remedy."""
+        """Settings of the database under which an acknowledged commit can be lost, each with its remedy.
+
+        Raises:
+            StoreError: It cannot be a store at all.
+        """
 
     @abstractmethod
     def connect(self, engine: Engine) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 import psycopg
 from psycopg import errors
 from sqlalchemy import BigInteger, Connection, Engine, Integer, LargeBinary, SmallInteger, Table, text
-from txcoord_proto.errors import StoreUnavailableError
+from txcoord_proto.errors import StoreError, StoreUnavailableError
 from txcoord_proto.failpoints import Mode, durable, passes
 from typing_extensions import override
 
@@ -142,6 +142,11 @@ class PostgresqlDialect(Dialect):
 
     @override
     def risks(self, connection: Connection) -> list[str]:
+        encoding = connection.scalar(text("SHOW server_encoding"))
+        if encoding != "UTF8":
+            raise StoreError(
+                f"the database is encoded in {encoding}, which cannot hold every text: make one with ENCODING 'UTF8'"
+            )
         names = ("fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names")
         query = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
         return risks_of({name: setting for name, setting in connection.execute(query, {"names": list(names)})})

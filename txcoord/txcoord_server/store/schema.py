@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
 )
 from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT
+from sqlalchemy.types import TypeEngine
 from txcoord_proto.status import BranchStatus, Decision, GlobalStatus
 
 from txcoord_server.domain.limits import (
@@ -46,11 +47,15 @@ def _one_of(table: str, column: str, names: Iterable[StrEnum], nullable: bool = 
     return CheckConstraint(f"{column} IS NULL OR {condition}" if nullable else condition, name=f"ck_{table}_{column}")
 
 
+def _string(length: int) -> TypeEngine[str]:
+    """Text that every database compares byte by byte: XIDs sort as they were minted, and groups differ by case."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
 def _time(name: str) -> Column[Any]:
     return Column(name, BigInteger, nullable=False, server_default="0")
 
 
-# Text is compared byte by byte on every database.
 _MYSQL: dict[str, Any] = {
     f"{kind}_{option}": value
     for kind in ("mysql", "mariadb")
@@ -60,9 +65,9 @@ _MYSQL: dict[str, Any] = {
 group = Table(
     "txc_group",
     metadata,
-    Column("name", String(32), primary_key=True),
-    Column("holder", String(128), nullable=False, comment="node that leads"),
-    Column("address", String(255), nullable=False, comment="where clients reach it"),
+    Column("name", _string(32), primary_key=True),
+    Column("holder", _string(128), nullable=False, comment="node that leads"),
+    Column("address", _string(255), nullable=False, comment="where clients reach it"),
     Column("epoch", BigInteger, nullable=False),
     Column("commit_seq", BigInteger, nullable=False, comment="number of the last group commit"),
     Column("branch_ids", BigInteger, nullable=False, comment="branch ids below this one have been granted"),
@@ -75,10 +80,10 @@ group = Table(
 epoch = Table(
     "txc_epoch",
     metadata,
-    Column("grp", String(32), primary_key=True),
+    Column("grp", _string(32), primary_key=True),
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
-    Column("holder", String(128), nullable=False),
-    Column("how", String(16), nullable=False),
+    Column("holder", _string(128), nullable=False),
+    Column("how", _string(16), nullable=False),
     _time("started_at"),
     Column(
         "purged_sequence",
@@ -94,16 +99,16 @@ epoch = Table(
 transaction = Table(
     "txc_global",
     metadata,
-    Column("xid", String(64), primary_key=True),
-    Column("grp", String(32), nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("decision", String(16)),
-    Column("reason", String(32)),
-    Column("cause", String(MAX_ERROR), nullable=False, server_default="", comment="what lies behind the reason, in words"),
-    Column("name", String(MAX_NAME), nullable=False),
-    Column("service", String(MAX_NAME), nullable=False),
-    Column("business_key", String(MAX_KEY)),
-    Column("traceparent", String(MAX_TRACEPARENT), nullable=False, server_default=""),
+    Column("xid", _string(64), primary_key=True),
+    Column("grp", _string(32), nullable=False),
+    Column("status", _string(16), nullable=False),
+    Column("decision", _string(16)),
+    Column("reason", _string(32)),
+    Column("cause", _string(MAX_ERROR), nullable=False, server_default="", comment="what lies behind the reason, in words"),
+    Column("name", _string(MAX_NAME), nullable=False),
+    Column("service", _string(MAX_NAME), nullable=False),
+    Column("business_key", _string(MAX_KEY)),
+    Column("traceparent", _string(MAX_TRACEPARENT), nullable=False, server_default=""),
     Column("begin_key", BigInteger, nullable=False, server_default="0"),
     _time("begun_at"),
     _time("first_begun_at"),
@@ -140,11 +145,11 @@ Index(
 branch = Table(
     "txc_branch",
     metadata,
-    Column("xid", String(64), primary_key=True),
+    Column("xid", _string(64), primary_key=True),
     Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("type", String(16), nullable=False),
-    Column("resource", String(MAX_RESOURCE), nullable=False),
-    Column("status", String(16), nullable=False),
+    Column("type", _string(16), nullable=False),
+    Column("resource", _string(MAX_RESOURCE), nullable=False),
+    Column("status", _string(16), nullable=False),
     Column("lock_keys", Text().with_variant(LONGTEXT(), "mysql", "mariadb"), comment="JSON list"),
     Column("arguments", LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb"), nullable=False),
     _time("registered_at"),
@@ -153,9 +158,9 @@ branch = Table(
     _time("settled_at"),
     _time("next_try_at"),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("executor", String(128), nullable=False, server_default=""),
-    Column("error_code", String(MAX_CODE), nullable=False, server_default=""),
-    Column("error", String(MAX_ERROR), nullable=False, server_default=""),
+    Column("executor", _string(128), nullable=False, server_default=""),
+    Column("error_code", _string(MAX_CODE), nullable=False, server_default=""),
+    Column("error", _string(MAX_ERROR), nullable=False, server_default=""),
     _one_of("branch", "status", BranchStatus),
     CheckConstraint("status NOT IN ('SETTLED', 'FORCED') OR settled_at > 0", name="ck_branch_settled"),
     **_MYSQL,
@@ -164,11 +169,11 @@ branch = Table(
 token = Table(
     "txc_token",
     metadata,
-    Column("hash", String(64), primary_key=True, comment="SHA-256 of the token, hexadecimal"),
-    Column("name", String(MAX_TOKEN_NAME), nullable=False, comment="what people call it; goes into the audit"),
-    Column("service", String(MAX_NAME), nullable=False),
+    Column("hash", _string(64), primary_key=True, comment="SHA-256 of the token, hexadecimal"),
+    Column("name", _string(MAX_TOKEN_NAME), nullable=False, comment="what people call it; goes into the audit"),
+    Column("service", _string(MAX_NAME), nullable=False),
     Column("resources", Text, nullable=False, comment="JSON list of shell patterns"),
-    Column("role", String(16), nullable=False),
+    Column("role", _string(16), nullable=False),
     _time("created_at"),
     CheckConstraint("role IN ('service', 'operator')", name="ck_token_role"),
     **_MYSQL,
@@ -177,11 +182,11 @@ token = Table(
 audit = Table(
     "txc_audit",
     metadata,
-    Column("xid", String(64), primary_key=True),
+    Column("xid", _string(64), primary_key=True),
     Column("version", BigInteger, primary_key=True, autoincrement=False, comment="of the transaction before the act"),
-    Column("act", String(32), primary_key=True),
+    Column("act", _string(32), primary_key=True),
     _time("at"),
-    Column("actor", String(128), nullable=False),
-    Column("reason", String(MAX_REASON), nullable=False),
+    Column("actor", _string(128), nullable=False),
+    Column("reason", _string(MAX_REASON), nullable=False),
     **_MYSQL,
 )

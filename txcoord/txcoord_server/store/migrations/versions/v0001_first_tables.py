@@ -14,6 +14,10 @@ branch_labels = None
 depends_on = None
 
 
+def _string(length: int) -> Any:
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
 _INNODB: dict[str, Any] = {
     f"{kind}_{option}": value
     for kind in ("mysql", "mariadb")
@@ -25,22 +29,22 @@ def upgrade() -> None:
     """Apply this migration."""
     op.create_table(
         "txc_audit",
-        sa.Column("xid", sa.String(length=64), nullable=False),
+        sa.Column("xid", _string(64), nullable=False),
         sa.Column("version", sa.BigInteger(), autoincrement=False, nullable=False, comment="of the transaction before the act"),
-        sa.Column("act", sa.String(length=32), nullable=False),
+        sa.Column("act", _string(32), nullable=False),
         sa.Column("at", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("actor", sa.String(length=128), nullable=False),
-        sa.Column("reason", sa.String(length=500), nullable=False),
+        sa.Column("actor", _string(128), nullable=False),
+        sa.Column("reason", _string(500), nullable=False),
         sa.PrimaryKeyConstraint("xid", "version", "act"),
         **_INNODB,
     )
     op.create_table(
         "txc_branch",
-        sa.Column("xid", sa.String(length=64), nullable=False),
+        sa.Column("xid", _string(64), nullable=False),
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("type", sa.String(length=16), nullable=False),
-        sa.Column("resource", sa.String(length=200), nullable=False),
-        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("type", _string(16), nullable=False),
+        sa.Column("resource", _string(200), nullable=False),
+        sa.Column("status", _string(16), nullable=False),
         sa.Column(
             "lock_keys",
             sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb"),
@@ -54,9 +58,9 @@ def upgrade() -> None:
         sa.Column("settled_at", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("next_try_at", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("executor", sa.String(length=128), server_default="", nullable=False),
-        sa.Column("error_code", sa.String(length=64), server_default="", nullable=False),
-        sa.Column("error", sa.String(length=500), server_default="", nullable=False),
+        sa.Column("executor", _string(128), server_default="", nullable=False),
+        sa.Column("error_code", _string(64), server_default="", nullable=False),
+        sa.Column("error", _string(500), server_default="", nullable=False),
         sa.CheckConstraint(
             "status IN ('REGISTERED', 'DONE', 'FAILED', 'UNKNOWN', 'SETTLED', 'PARKED', 'FORCED')",
             name="ck_branch_status",
@@ -67,10 +71,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "txc_epoch",
-        sa.Column("grp", sa.String(length=32), nullable=False),
+        sa.Column("grp", _string(32), nullable=False),
         sa.Column("epoch", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("holder", sa.String(length=128), nullable=False),
-        sa.Column("how", sa.String(length=16), nullable=False),
+        sa.Column("holder", _string(128), nullable=False),
+        sa.Column("how", _string(16), nullable=False),
         sa.Column("started_at", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column(
             "purged_sequence",
@@ -85,22 +89,22 @@ def upgrade() -> None:
     )
     op.create_table(
         "txc_global",
-        sa.Column("xid", sa.String(length=64), nullable=False),
-        sa.Column("grp", sa.String(length=32), nullable=False),
-        sa.Column("status", sa.String(length=16), nullable=False),
-        sa.Column("decision", sa.String(length=16), nullable=True),
-        sa.Column("reason", sa.String(length=32), nullable=True),
+        sa.Column("xid", _string(64), nullable=False),
+        sa.Column("grp", _string(32), nullable=False),
+        sa.Column("status", _string(16), nullable=False),
+        sa.Column("decision", _string(16), nullable=True),
+        sa.Column("reason", _string(32), nullable=True),
         sa.Column(
             "cause",
-            sa.String(length=500),
+            _string(500),
             server_default="",
             nullable=False,
             comment="what lies behind the reason, in words",
         ),
-        sa.Column("name", sa.String(length=128), nullable=False),
-        sa.Column("service", sa.String(length=128), nullable=False),
-        sa.Column("business_key", sa.String(length=128), nullable=True),
-        sa.Column("traceparent", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("name", _string(128), nullable=False),
+        sa.Column("service", _string(128), nullable=False),
+        sa.Column("business_key", _string(128), nullable=True),
+        sa.Column("traceparent", _string(64), server_default="", nullable=False),
         sa.Column("begin_key", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("begun_at", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("first_begun_at", sa.BigInteger(), server_default="0", nullable=False),
@@ -142,9 +146,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "txc_group",
-        sa.Column("name", sa.String(length=32), nullable=False),
-        sa.Column("holder", sa.String(length=128), nullable=False, comment="node that leads"),
-        sa.Column("address", sa.String(length=255), nullable=False, comment="where clients reach it"),
+        sa.Column("name", _string(32), nullable=False),
+        sa.Column("holder", _string(128), nullable=False, comment="node that leads"),
+        sa.Column("address", _string(255), nullable=False, comment="where clients reach it"),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("commit_seq", sa.BigInteger(), nullable=False, comment="number of the last group commit"),
         sa.Column("branch_ids", sa.BigInteger(), nullable=False, comment="branch ids below this one have been granted"),
@@ -158,11 +162,11 @@ def upgrade() -> None:
     )
     op.create_table(
         "txc_token",
-        sa.Column("hash", sa.String(length=64), nullable=False, comment="SHA-256 of the token, hexadecimal"),
-        sa.Column("name", sa.String(length=64), nullable=False, comment="what people call it; goes into the audit"),
-        sa.Column("service", sa.String(length=128), nullable=False),
+        sa.Column("hash", _string(64), nullable=False, comment="SHA-256 of the token, hexadecimal"),
+        sa.Column("name", _string(64), nullable=False, comment="what people call it; goes into the audit"),
+        sa.Column("service", _string(128), nullable=False),
         sa.Column("resources", sa.Text(), nullable=False, comment="JSON list of shell patterns"),
-        sa.Column("role", sa.String(length=16), nullable=False),
+        sa.Column("role", _string(16), nullable=False),
         sa.Column("created_at", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint("role IN ('service', 'operator')", name="ck_token_role"),
         sa.PrimaryKeyConstraint("hash"),
