@@ -448,7 +448,7 @@ async def test_a_database_that_sorts_like_a_dictionary_does_not_mix_up_groups(od
         group.new_globals = [active(f"{store._group}.0.{n}", grp=store._group, **finished) for n in range(9)]
         await store.commit(group)
     purge = write(leases[0], 2)
-    purge.purge_range = PurgeRange("shop.0.0", "shop.0.8")
+    purge.purge_ranges = [PurgeRange("shop.0.0", "shop.0.8")]
     await small.commit(purge)
     everything = ListFilter(statuses=("COMMITTED",))
     assert (await small.listing(everything))[0] == []
