@@ -78,6 +78,8 @@ def _run(seed: int, directory: Path, profile: Profile) -> Outcome:
             world.run()
         except Exception as error:
             crash = repr(error)
+    if not crash and (defects := sum(node.counters.defects for node in world.nodes)):
+        crash = f"{defects} defects cost a coordinator its epoch"
     found = witness.violations if crash else violations(directory, list(world.disks), witness)
     loop.note(sorted(witness.committed), sorted(witness.rolled_back))
     with _last_words():

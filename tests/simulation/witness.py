@@ -85,6 +85,9 @@ class Witness:
         rows = (write.new_globals, write.changed_globals, write.new_branches, write.changed_branches)
         changed = {row[0]: None for some in rows for row in some}
         facts = {xid: self._read(xid) for xid in changed}
+        for row in (*write.new_globals, *write.changed_globals):
+            if facts[row[0]].purged and row[2] in _FINAL:  # it became durable, and was old enough to leave, in one commit
+                facts[row[0]] = Fact(row[2], row[3])
         for xid, fact in facts.items():
             self._judge(xid, self.facts.get(xid, Fact()), fact)
         self._move_locks(facts)

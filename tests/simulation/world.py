@@ -52,6 +52,7 @@ class Coordinator:
         self.store = SimStore(world.loop, world.directory / "store.db", self.name, world.store_faults, world.witness)
         config = EngineConfig(limits=_LIMITS, lease_ttl=3_000, tick=100, retention=_RETENTION)
         self.node = node = Node(config, self.store, self.name, SimClock(world.loop), world.loop.rng)
+        world.nodes.append(node)
         authenticator = Authenticator()
         authenticator.load(())
         service = CoordinatorService(node, authenticator, 64)
@@ -79,6 +80,8 @@ class World:
         self.directory = directory
         self.profile = profile
         self.faults = 0
+        self.nodes: list[Node] = []
+        """All that were ever started."""
         self.store_faults = StoreFaults()
         self.network = Network(self.loop)
         self.disks = {name: Disk(self.loop, directory / f"{name}.db") for name in _INSTANCES}
