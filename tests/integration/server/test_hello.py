@@ -58,6 +58,15 @@ def test_a_client_that_has_seen_a_newer_leader(coordinator: CoordinatorProcess) 
     assert error.details["epoch"] == str(1 << 60)
 
 
+def test_a_client_that_has_seen_more_commits_is_witness_of_a_store_that_lost_some(coordinator: CoordinatorProcess) -> None:
+    with Stream(coordinator.address) as first:
+        epoch = first.welcome.epoch
+    with Stream(coordinator.address, epoch_seen=epoch, commit_seq_seen=0):
+        assert "lost acknowledged commits" not in coordinator.log()
+    with Stream(coordinator.address, epoch_seen=epoch, commit_seq_seen=1 << 40):
+        assert f"a client has seen group commit {1 << 40} of epoch {epoch}" in coordinator.log()
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
