@@ -15,7 +15,7 @@ from tests.integration.server.stream import Stream
 from tests.integration.server.stub import STOCK, Stub
 from tests.integration.server.test_leadership import leads
 
-OPTIONS = ("--keep-committed", "5", "--keep-committed-for", "0.3", "--keep-keyed", "3")
+OPTIONS = ("--keep-committed", "5", "--keep-committed-for", "1.5", "--keep-keyed", "3")
 
 
 def expired(stub: Stub, xid: str) -> bool:
@@ -49,6 +49,13 @@ def never_minted(xid: str) -> str:
     return mint(epoch_prefix(parsed.group, parsed.epoch), parsed.sequence + 1_000_000)
 
 
+def committed(stub: Stub, key: str = "") -> str:
+    """A transaction that is committed at once; one that took long has a time of its own."""
+    xid = stub.begin(key=key)
+    stub.commit(xid)
+    return xid
+
+
 def test_what_leaves_and_what_stays(url: str) -> None:
     with CoordinatorProcess(url, options=OPTIONS) as coordinator:
         with Stub(coordinator.address) as stub:
@@ -64,16 +71,12 @@ def test_what_leaves_and_what_stays(url: str) -> None:
                 told = pb.AnswerRequest(xid=parked, branch_id=batch.commands[0].branch_ids[0], result=pb.COMMAND_PARK, code="X")
                 participant.send(answer=told)
                 wait_until(lambda: stub.status(parked).status == pb.PARKED, 5, "parking")
-            keyed = [stub.begin(key=f"order:{n}") for n in range(6)]
-            plain = [stub.begin() for _ in range(12)]
-            for xid in (*keyed, *plain):
-                stub.commit(xid)
+            keyed = [committed(stub, f"order:{n}") for n in range(6)]
+            plain = [committed(stub) for _ in range(12)]
             active = stub.prepared()
             wait_until(lambda: all(expired(stub, xid) for xid in plain[:6]), 15, "the purge")
             assert [stub.status(xid).status for xid in keyed] == [pb.COMMITTED] * 6, "they have a time of their own"
-            newest = [stub.begin(key=f"order:{n}") for n in range(10, 13)]
-            for xid in newest:
-                stub.commit(xid)
+            newest = [committed(stub, f"order:{n}") for n in range(10, 13)]
             wait_until(lambda: all(expired(stub, xid) for xid in keyed), 15, "the purge of old keyed ones")
             everything_is_said_of(stub, plain[0])
             assert stub.status(plain[-1]).status == pb.COMMITTED, "among the newest"
@@ -90,10 +93,10 @@ def test_what_leaves_and_what_stays(url: str) -> None:
             everything_is_said_of(stub, plain[0])
             with pytest.raises(UnknownXidError):
                 stub.status(never_minted(active))
-            time.sleep(2.5)
+            time.sleep(4.0)
             assert stub.status(plain[-1]).status == pb.COMMITTED, "a restart does not make it older: it is among the newest"
-            for xid in [stub.begin() for _ in range(12)]:
-                stub.commit(xid)
+            for _ in range(12):
+                committed(stub)
             wait_until(lambda: all(expired(stub, xid) for xid in plain), 20, "the purge of the earlier epoch")
             assert stub.status(parked).status == pb.PARKED
             assert stub.status(waiting).status == pb.COMMITTING
