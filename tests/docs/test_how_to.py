@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from txcoord_sdk.testing import wait_until
+from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
 from tests.docs.conftest import OpenPage
 from tests.servers import free_port
@@ -19,7 +20,7 @@ import httpx, stock
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 from txcoord_sdk.carriers.httpx import TransactionTransport
-from txcoord_sdk.testing import wait_until
+from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
 def books():
     with stock.engine.connect() as conn:
@@ -104,7 +105,7 @@ imports = ["shop.orders", "shop.waiting"]
         page.run(
             """
 from shop import orders, tasks, waiting
-from txcoord_sdk.testing import wait_until
+from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
 own = tasks.reward.delay("ada").get(timeout=40)
 assert own.startswith("default.")
@@ -135,7 +136,7 @@ import httpx
 from shop.wsgi import application, client
 from django.db import connection
 from txcoord_sdk.carriers.httpx import TransactionTransport
-from txcoord_sdk.testing import wait_until
+from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
 def books():
     with connection.cursor() as cursor:
@@ -210,3 +211,12 @@ def test_gunicorn(open_page: OpenPage, tmp_path: Path) -> None:
 
         wait_until(both_have_answered, 30, "an answer of each worker")
     assert len({answer.split()[1] for answer in answers}) == len(answers)
+
+
+def test_operate(open_page: OpenPage, txcoord_coordinator: CoordinatorProcess) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    page = open_page("how-to/operate.md", {"sqlite:///txcoord.db": txcoord_coordinator.store}, PATH=path)
+    made, replaced = page.shell()
+    assert made.count("txc_") == 3
+    assert [line.split()[0] for line in made.splitlines()[-3:]] == ["anna", "order-2026", "stock-2026"]
+    assert replaced.endswith("dropped order-2026\n")
