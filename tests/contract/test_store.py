@@ -234,7 +234,7 @@ async def test_retention_removes_only_what_it_is_told(store: SqlStore) -> None:
     assert await store.purgeable(60, 3, "default.2", 10) == ["default.1.2"]
     assert await store.purgeable(60, 6, "default.1.5", 10) == ["default.1.2", "default.1.1"]
     second = write(lease, 2)
-    second.purge_ranges = [PurgeRange("default.1.1", "default.1.4")]
+    second.purge_ranges = [PurgeRange("default.1.1", "default.1.4", 1_000)]
     second.purge_xids = ["default.1.4"]
     second.purged = {lease.epoch: 4}
     await store.commit(second)
@@ -265,12 +265,12 @@ async def test_keyed_ranges_spare_what_is_notable_or_settled_late(store: SqlStor
     first.new_branches = [branch(f"default.1.{n}", n) for n in range(1, 9)]
     await store.commit(first)
     second = write(lease, 2)
-    second.purge_ranges = [PurgeRange("default.1.1", "default.1.3", 7), PurgeRange("default.1.4", "default.1.7", 7)]
+    second.purge_ranges = [PurgeRange(f"default.1.{a}", f"default.1.{b}", 7, keyed=True) for a, b in ((1, 3), (4, 7))]
     await store.commit(second)
     left = [n for n in range(1, 9) if await store.find(f"default.1.{n}")]
     assert left == [2, 3, 4, 5, 6, 7, 8]
     third = write(lease, 3)
-    third.purge_ranges = [PurgeRange("default.1.1", "default.1.8", 8)]
+    third.purge_ranges = [PurgeRange("default.1.1", "default.1.8", 8, keyed=True)]
     await store.commit(third)
     assert [n for n in range(1, 9) if await store.find(f"default.1.{n}")] == [2, 3, 4, 6, 7]
     for n in (2, 6):
@@ -448,7 +448,7 @@ async def test_a_database_that_sorts_like_a_dictionary_does_not_mix_up_groups(od
         group.new_globals = [active(f"{store._group}.0.{n}", grp=store._group, **finished) for n in range(9)]
         await store.commit(group)
     purge = write(leases[0], 2)
-    purge.purge_ranges = [PurgeRange("shop.0.0", "shop.0.8")]
+    purge.purge_ranges = [PurgeRange("shop.0.0", "shop.0.8", 1_000)]
     await small.commit(purge)
     everything = ListFilter(statuses=("COMMITTED",))
     assert (await small.listing(everything))[0] == []

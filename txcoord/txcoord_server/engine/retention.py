@@ -2,8 +2,8 @@
 
 Only settled transactions leave, never an unsettled or parked one. The common rule is for plain committed ones: beyond the newest
 `keep_committed`, and older than `keep_committed_for`. They leave in ranges of their XIDs, which costs two statements however many
-there are; what settled so late that a range has passed it, and everything that stays longer, carries a time of its own
-(`purge_at`) and is found by an index. Committed ones with a business key carry such a time too, but beyond the newest
+there are; what settled so late that a range has passed it leaves by its XID. Everything that stays longer carries a time of its
+own (`purge_at`) and is found by an index. Committed ones with a business key carry such a time too, but beyond the newest
 `keep_keyed` of one epoch they leave in ranges before it.
 """
 
@@ -43,7 +43,7 @@ class RetentionConfig:
 
     @property
     def late(self) -> int:
-        """What takes longer than this from begin to settlement has a time of its own."""
+        """What takes longer than this from begin to settlement may be passed by a range before it has settled for long enough."""
         return self.keep_committed_for // 3
 
 
@@ -74,6 +74,8 @@ class Retention:
         self._settled_before = 0
         self._older: str | None = None
         """XIDs of earlier epochs below this are not among the newest; None: not yet known."""
+        self._late: deque[tuple[int, str]] = deque()
+        """When those may leave that took long, in order: a range may have passed them by then."""
         self._due: deque[str] = deque()
         self._sweep_at = 0
 
@@ -85,7 +87,7 @@ class Retention:
             self._keyed += plain
             return t.settled_at + self._config.keep_notable_for
         if t.settled_at - t.begun_at > self._config.late:
-            return t.settled_at + self._config.keep_committed_for
+            self._late.append((t.settled_at, t.xid))
         return None
 
     def observe(self, now: int, sequence: int) -> None:
@@ -101,8 +103,16 @@ class Retention:
             if not self._keyed_samples or keyed - self._keyed_samples[-1][1] >= max(1, config.keep_keyed // _KEYED_STEPS):
                 self._keyed_samples.append((reached, keyed))
         self._range_end = min(self._range_end, max(0, sequence - config.keep_committed))
+        while self._late and self._late[0][0] < self._settled_before:
+            self._leave_late(self._late.popleft()[1])
         while self._keyed_samples and self._keyed - self._keyed_samples[0][1] >= config.keep_keyed:
             self._keyed_end = self._keyed_samples.popleft()[0]
+
+    def _leave_late(self, text: str) -> None:
+        """Old enough by now: unless a range is still to come for it, it leaves."""
+        xid = Xid.parse(text)
+        if xid.epoch == self._epoch and xid.sequence <= self._cursor:
+            self._due.append(text)
 
     async def sweep(self, store: Store, now: int) -> None:
         """Look for rows whose own time is over, and for those that earlier epochs left behind."""
@@ -120,13 +130,15 @@ class Retention:
         """Add to a group commit what may leave now."""
         if self._cursor < self._range_end:
             last = min(self._range_end, self._cursor + _RANGE)
-            write.purge_ranges.append(PurgeRange(mint(self._prefix, self._cursor + 1), mint(self._prefix, last)))
+            write.purge_ranges.append(
+                PurgeRange(mint(self._prefix, self._cursor + 1), mint(self._prefix, last), self._settled_before)
+            )
             self._cursor = last
             self._mark(write, self._epoch, last)
         if self._keyed_cursor < self._keyed_end:
             last = min(self._keyed_end, self._keyed_cursor + _RANGE)
             first = mint(self._prefix, self._keyed_cursor + 1)
-            write.purge_ranges.append(PurgeRange(first, mint(self._prefix, last), self._settled_before))
+            write.purge_ranges.append(PurgeRange(first, mint(self._prefix, last), self._settled_before, keyed=True))
             self._keyed_cursor = last
             self._mark(write, self._epoch, last)
         while self._due and len(write.purge_xids) < _RANGE:

@@ -74,12 +74,14 @@ class PurgeRange:
 
     Args:
         first, last: XIDs.
-        keyed_before: Those with a business key that settled before this time; 0: those that leave by the common rule.
+        settled_before: What settled later stays.
+        keyed: Whether it is about those with a business key; else about those that leave by the common rule.
     """
 
     first: str
     last: str
-    keyed_before: int = 0
+    settled_before: int
+    keyed: bool = False
 
     def __len__(self) -> int:
         """XIDs in it, those that never had a row included."""

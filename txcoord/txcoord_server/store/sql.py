@@ -17,9 +17,9 @@ T = TypeVar("T")
 MAX_CHUNK = 128
 
 OUTCOME = "SELECT xid, status, reason, service, version FROM txc_global WHERE xid IN ({})"
-_COMMITTED = "DELETE FROM txc_global WHERE xid >= {0} AND xid <= {1} AND status = 'COMMITTED'"
+_COMMITTED = "DELETE FROM txc_global WHERE xid >= {0} AND xid <= {1} AND status = 'COMMITTED' AND settled_at < {2}"
 _COMMON = _COMMITTED + " AND purge_at IS NULL"
-_KEYED = _COMMITTED + " AND business_key IS NOT NULL AND forced = 0 AND once_parked = 0 AND settled_at < {2}"
+_KEYED = _COMMITTED + " AND business_key IS NOT NULL AND forced = 0 AND once_parked = 0"
 _LEFT_BRANCHES = (
     "DELETE FROM txc_branch WHERE xid >= {0} AND xid <= {1} "
     "AND NOT EXISTS (SELECT 1 FROM txc_global g WHERE g.xid = txc_branch.xid)"
@@ -29,9 +29,8 @@ PURGED = "UPDATE txc_epoch SET purged_sequence = {0} WHERE grp = {1} AND epoch =
 
 def purge(range: PurgeRange) -> tuple[str, str]:
     """The two statements by which a range leaves, with {0} and {1} for its ends: transactions, then what is left of them."""
-    if range.keyed_before:
-        return _KEYED.replace("{2}", str(range.keyed_before)), _LEFT_BRANCHES
-    return _COMMON, _LEFT_BRANCHES
+    leaving = _KEYED if range.keyed else _COMMON
+    return leaving.replace("{2}", str(range.settled_before)), _LEFT_BRANCHES
 
 
 def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
