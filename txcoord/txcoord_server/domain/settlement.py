@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from txcoord_proto.errors import AlreadyCommittedError
+from txcoord_proto.errors import AlreadyCommittedError, TooManyTransactionsError
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, Wait
 
 from txcoord_server.domain.answers import OK, SETTLED, Answer, Decided, Refused
@@ -20,6 +20,8 @@ from txcoord_server.domain.session import Branch, Transaction, Waiter
 from txcoord_server.domain.timers import Timers
 from txcoord_server.domain.transitions import ENDED_BRANCH, BranchEvent, GlobalEvent, next_branch
 
+MOST_WAITERS = 100
+"""For one transaction: clients that lose their streams ask again."""
 _WAITED_FOR = frozenset({BranchType.XA, BranchType.TCC})
 
 
@@ -137,6 +139,10 @@ class Settler:
         """Let somebody wait for the decision, and for settlement if he wants that."""
         if transaction.waiters is None:
             transaction.waiters = []
+        elif len(transaction.waiters) >= MOST_WAITERS:
+            oldest = transaction.waiters.pop(0)
+            error = f"commit or rollback of {transaction.xid} was asked for {MOST_WAITERS} times since: ask for its status"
+            self._ledger.refuse(oldest.ticket, TooManyTransactionsError(error))
         transaction.waiters.append(waiter)
 
     def tell_decided(self, transaction: Transaction) -> None:
