@@ -125,6 +125,7 @@ class Participant(Service):
         client.bind(self.access.engine)
         self._database = database = client.databases.get()
         database.fence_retention = FENCE_RETENTION
+        database._id = self.name  # its tables are there: looking for them at each start would take a tenth of all time
         cleaning._kept[database] = os.getpid()  # it is cleaned below, more often than by the SDK's own timer thread
         self._reserve = self._actions(client)
         client.serve(self.rows, RowsParticipant(database, self.stumble, self.scene.witness.violations.append))
@@ -169,7 +170,7 @@ class Participant(Service):
 
     async def _clean(self, client: Client, database: Database) -> None:
         while True:
-            await asyncio.sleep(self.scene.loop.rng.expovariate(0.5))
+            await asyncio.sleep(self.scene.loop.rng.expovariate(0.25))
             try:
                 self.scene.cleaned += await cleaning.apurge(client, database)
             except (TxcoordError, DBAPIError):
@@ -250,7 +251,7 @@ class Initiator(Service):
         """Ask about locks that are held, again and again."""
         scene = self.scene
         while scene.bad:
-            await asyncio.sleep(scene.loop.rng.expovariate(8))
+            await asyncio.sleep(scene.loop.rng.expovariate(3))
             held = scene.witness.held()
             if held and self.session is not None:
                 self._ask_about(self.session, scene.loop.rng.choice(held), scene.loop.time())

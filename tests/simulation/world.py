@@ -27,7 +27,7 @@ from tests.simulation.witness import Witness
 
 _INSTANCES = {"stock": ("stock-0", "stock-1"), "balance": ("balance-0",)}
 _LIMITS = Limits(commit_wait=1_500, rollback_wait=3_000)
-_RETENTION = RetentionConfig(keep_committed=3, keep_committed_for=2_000, keep_notable_for=2_000, sweep=500)
+_RETENTION = RetentionConfig(keep_committed=3, keep_committed_for=2_000, keep_notable_for=2_000, sweep=1_000)
 
 
 class SimClock:
