@@ -101,7 +101,7 @@ class Operator:
         if decision is None:
             self._retry(transaction, now)
         elif transaction.decision is None:
-            self._decide(transaction, decision, now)
+            self._decide(transaction, decision, now, order.reason)
         elif transaction.decision is decision:
             self._transactions.settler.force(transaction, now)
         else:
@@ -118,14 +118,14 @@ class Operator:
             )
         self._transactions.settler.retry(transaction, now)
 
-    def _decide(self, transaction: Transaction, decision: Decision, now: int) -> None:
+    def _decide(self, transaction: Transaction, decision: Decision, now: int, why: str) -> None:
         if decision is Decision.COMMIT and transaction.unreported:
             raise CannotForceError(
                 f"{transaction.unreported} of {len(transaction.branches)} branches of {transaction.xid} have not reported that "
                 "their phase one is done, so commit could lose their part: wait for the reports, or "
                 f"`txcoord force-rollback {transaction.xid}`"
             )
-        self._transactions.decide(transaction, decision, Reason.FORCED, now)
+        self._transactions.decide(transaction, decision, Reason.FORCED, now, why)
 
 
 def version_changed(xid: str, seen: int, version: int, status: str) -> VersionChangedError:
