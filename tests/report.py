@@ -1,4 +1,4 @@
-"""Minutes per folder at the end of a run, beside their shares of the half hour that all tests may take on two cores."""
+"""What was run: the chaos suite's table, and minutes per folder, beside their shares of the half hour that all tests may take."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+from tests.chaos import matrix
 
 _FOUNDATION = ("unit", "contract", "integration", "acceptance", "simulation", "chaos", "servers", "house", "docs")
 SHARES = {"the foundation and TCC": (9.0, _FOUNDATION)}
@@ -22,6 +24,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show; a share that is exceeded is a mark and no failure, since machines differ."""
+    if table := matrix.table():
+        terminalreporter.section("chaos: SIGKILL at points x modes")
+        for line in table:
+            terminalreporter.write_line(line)
     if sum(_seconds.values()) < 30:
         return
     terminalreporter.section("minutes")

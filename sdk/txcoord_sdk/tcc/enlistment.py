@@ -75,3 +75,24 @@ class BranchEnlistment:
     def _end(self, result: PhaseOne, error: str = "") -> None:
         self._transaction.report(self._branch.branch_id, result, error)
         self._transaction.local_ended(self)
+
+
+class IntentEnlistment:
+    """What a failure of an intent's local transaction means: a row that may have been committed needs its cancel."""
+
+    def __init__(self) -> None:
+        self.failed_as = PhaseOne.FAILED
+
+    def before_commit(self, in_doubt: bool) -> None:
+        """See `Enlistment.before_commit`."""
+
+    def committed(self) -> None:
+        """See `Enlistment.committed`."""
+        self.failed_as = PhaseOne.UNKNOWN
+
+    def rolled_back(self) -> None:
+        """See `Enlistment.rolled_back`."""
+
+    def unknown(self, error: BaseException) -> None:
+        """See `Enlistment.unknown`."""
+        self.failed_as = PhaseOne.UNKNOWN

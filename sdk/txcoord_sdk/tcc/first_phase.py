@@ -28,7 +28,7 @@ from txcoord_sdk.sealed_transaction import AsyncSealedTransaction, SealedTransac
 from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.tcc.action import Action
 from txcoord_sdk.tcc.branch import TccBranch, within
-from txcoord_sdk.tcc.enlistment import BranchEnlistment
+from txcoord_sdk.tcc.enlistment import BranchEnlistment, IntentEnlistment
 from txcoord_sdk.tcc.retries import after_transient_errors
 from txcoord_sdk.transaction.effects import Invoke, Steps
 from txcoord_sdk.transaction.transaction import GlobalTransaction
@@ -129,10 +129,16 @@ class Call:
     def _record_intent(
         self, doors: FirstPhase, database: Database, transaction: GlobalTransaction, branch: TccBranch
     ) -> Steps[None]:
+        intent = IntentEnlistment()
+
+        def work(connection: Connection) -> None:
+            fence.tried(connection, branch.xid, branch.branch_id, branch.resource)
+            enlist(connection, intent)
+
         try:
-            yield Invoke(lambda: doors.apart(database, lambda c: fence.tried(c, branch.xid, branch.branch_id, branch.resource)))
-        except BaseException as error:  # the try has not begun
-            transaction.report(branch.branch_id, PhaseOne.FAILED, repr(error))
+            yield Invoke(lambda: doors.apart(database, work))
+        except BaseException as error:  # the try has not begun, but its row may be there
+            transaction.report(branch.branch_id, intent.failed_as, repr(error))
             raise
 
     def _joined(self, doors: FirstPhase, database: Database, transaction: GlobalTransaction, branch: TccBranch) -> Steps[Any]:
