@@ -1,4 +1,4 @@
-"""What a person's commands do to the store: make it ready, add a token, drop one."""
+"""What a person's commands do to the store: make it ready, add a token, drop one, forget a group."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ async def work(url: str, what: str, name: str) -> None:
     store = opened(url)
     await store.start()
     if what == "add":
-        await store.add_token(Token(f"hash of {name}", name, name, ("*",), "service"), 1)
+        await store.add_token(Token(f"hash of {name}", name, name, ("*",), "service", 1))
     if what == "drop":
         await store.drop_token(name)
+    if what == "forget":
+        await store.forget()
     await store.stop()
 
 

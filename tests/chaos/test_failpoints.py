@@ -121,10 +121,10 @@ def test_the_coordinator_makes_its_store(stage: Stage, point: str, mode: str) ->
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-@pytest.mark.parametrize("point", ["store.add_token", "store.drop_token"])
-def test_a_token_is_added_or_dropped_whole(stage: Stage, point: str, mode: str) -> None:
-    url, act = stage.fresh(), "add" if point == "store.add_token" else "drop"
-    asyncio.run(clerk.work(url, "add" if act == "drop" else "start", "shop"))
+@pytest.mark.parametrize("point", ["store.add_token", "store.drop_token", "store.forget"])
+def test_a_persons_command_is_done_or_not_at_all(stage: Stage, point: str, mode: str) -> None:
+    url, act = stage.fresh(), point.removeprefix("store.").removesuffix("_token")
+    asyncio.run(clerk.work(url, "start" if act == "add" else "add", "shop"))
     person = Child(f"{point}-{mode}", ("tests.chaos.clerk", url, act, "shop"), stage.directory)
     person.failpoints.set(f"{point}={mode}:{'error' if mode == Mode.UNKNOWN else 'kill'}")
     person.launch()
@@ -134,7 +134,8 @@ def test_a_token_is_added_or_dropped_whole(stage: Stage, point: str, mode: str) 
     done = mode in (Mode.UNKNOWN, Mode.AFTER)
     engine = engine_of(url)
     with engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM txc_token")) == (1 if done is (act == "add") else 0)
+        table = "txc_group" if act == "forget" else "txc_token"
+        assert connection.scalar(text(f"SELECT count(*) FROM {table}")) == (1 if done is (act == "add") else 0)
     engine.dispose()
     ran(point, mode, stage.database)
 
@@ -213,7 +214,7 @@ def test_the_initiator(stage: Stage, point: str, mode: Mode) -> None:
 
 def test_every_boundary_has_its_cases() -> None:
     expected = {
-        "store.commit", "store.take_over", "store.migrate", "store.group", "store.add_token", "store.drop_token",
+        "store.commit", "store.take_over", "store.migrate", "store.group", "store.add_token", "store.drop_token", "store.forget",
         "tcc.try", "tcc.intent", "local.commit", "tcc.confirm", "tcc.cancel", "fence.purge", "database.prepare",
     }  # fmt: skip
     assert expected == POINTS, "a new boundary needs its cases above"

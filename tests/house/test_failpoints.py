@@ -29,6 +29,8 @@ NOT_DURABLE = {
     "database.Database.run": "its callers are; whatever else commits with it is `local.commit`",
     "database.Database.arun": "its callers are; whatever else commits with it is `local.commit`",
     "database.Database._make_own.set_up": "settings of a new connection, nothing durable",
+    "client.Client.begin": "asks the coordinator",
+    "client.Client.commit": "asks the coordinator",
     "tcc.second_phase.TccParticipant._in_database": "of `_confirm` and `_cancel`",
 }
 """Functions that touch a commit and are no boundary, each with the reason."""

@@ -150,13 +150,16 @@ class SqlStore:
         """Remove everything of this group, which nobody may lead any more."""
         await self._run(self._reader, self._forget)
 
+    @durable("store.forget", StoreUnavailableError)
     def _forget(self) -> None:
-        with _wrapped(), self._engine.begin() as connection:
-            for table in (schema.branch, schema.audit, schema.transaction):
-                mine = and_(table.c.xid >= f"{self._group}.", table.c.xid < f"{self._group}/")  # the character after the dot
-                connection.execute(delete(table).where(mine))
-            connection.execute(delete(schema.epoch).where(schema.epoch.c.grp == self._group))
-            connection.execute(delete(schema.group).where(schema.group.c.name == self._group))
+        self._write(self._delete_group)
+
+    def _delete_group(self, connection: Connection) -> None:
+        for table in (schema.branch, schema.audit, schema.transaction):
+            mine = and_(table.c.xid >= f"{self._group}.", table.c.xid < f"{self._group}/")  # the character after the dot
+            connection.execute(delete(table).where(mine))
+        connection.execute(delete(schema.epoch).where(schema.epoch.c.grp == self._group))
+        connection.execute(delete(schema.group).where(schema.group.c.name == self._group))
 
     def _connected(self) -> Any:
         if self._raw is None:
