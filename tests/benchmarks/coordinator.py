@@ -69,9 +69,9 @@ def figures(runs: int) -> list[Figure]:
                 fields[-1].fill()
             except UnavailableError as error:
                 print(f"{store}: {error}", file=sys.stderr)
-        others = memory_and_restart()  # meanwhile what was filled in grows old
+        others = memory_and_restart(runs)  # meanwhile what was filled in grows old
         others += recovery(runs, postgres)
-        others += unavailable()
+        others += unavailable(runs)
         others += through_the_sdk(runs, postgres)
         measured = [figure for each in fields for figure in over_the_stream(each, runs)]
         return measured + others
@@ -117,7 +117,7 @@ def over_the_stream(measured: Field, runs: int) -> list[Figure]:
         Figure(f"{store}: global transactions/s, 256 in flight", tuple(r.per_second for r in busy), floor, goal),
         Figure(f"{store}: p99 ms, 256 in flight", tuple(r.percentile(0.99) for r in busy)),
         Figure(f"{store}: p50 ms, one in flight", tuple(r.percentile(0.5) for r in alone), limit, wanted, more_is_better=False),
-        Figure(f"{store}: purged meanwhile, of {runs * (TRANSACTIONS + 800):,} run", (float(purged),), TRANSACTIONS, None),
+        Figure(f"{store}: purged while {runs * (TRANSACTIONS + 800):,} were run", (float(purged),), TRANSACTIONS, None),
         Figure(f"{store}: told decisions missing after SIGKILL, of {len(told):,}", (float(lost),), 0, 0, more_is_better=False),
     ]
 
