@@ -110,10 +110,11 @@ class Postgresql(Dialect):
 
     def limit_transaction(self, milliseconds: int) -> str:
         """See `Dialect.limit_transaction`: until the transaction's end; `transaction_timeout`, from 17 on, is exact."""
-        names = "'idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout'"
-        return (
-            f"SELECT set_config(name, '{milliseconds}', true) FROM pg_settings "
-            f"WHERE name IN ({names}) AND (setting = '0' OR CAST(setting AS bigint) > {milliseconds})"
+        names = "('idle_in_transaction_session_timeout'), ('statement_timeout'), ('transaction_timeout')"
+        return (  # current_setting of what does not exist is NULL; pg_settings would cost half a millisecond
+            f"SELECT set_config(name, '{milliseconds}', true) FROM (VALUES {names}) AS limits (name) "
+            "WHERE current_setting(name, true) = '0' "
+            f"OR CAST(current_setting(name, true) AS interval) > interval '{milliseconds} milliseconds'"
         )
 
     def holds_together(self, raw: Any) -> bool:

@@ -57,6 +57,7 @@ class LocalState:
         "__weakref__",
         "_ended",
         "_expired",
+        "contended",
         "dbapi_connection",
         "deadline",
         "dialect",
@@ -79,6 +80,8 @@ class LocalState:
         """The deadline that the database was told."""
         self.lock = threading.Lock()
         """Held while it is being ended."""
+        self.contended = False
+        """Whether `expire` was at work when it was closed, and may still be: nobody else must get the connection."""
         self._ended = self._expired = False
 
     @passes(Mode.IN)
@@ -137,8 +140,12 @@ class LocalState:
 
     def closed(self) -> None:
         """It has ended, or is ending: nobody else ends it any more."""
-        with self.lock:
-            self._ended = True
+        # Not waited for: `expire` waits for the statement that runs, and this may be an event loop.
+        free = self.lock.acquire(blocking=False)
+        self._ended = True
+        self.contended = not free
+        if free:
+            self.lock.release()
 
     def expire(self) -> None:
         """Roll it back from another thread, where the database would not do so; an SQLite connection bears that."""
@@ -146,11 +153,13 @@ class LocalState:
             if self._ended:
                 return
             self._expired = True
+            connection = sqlite_connection(self.dbapi_connection)
             try:
-                connection = sqlite_connection(self.dbapi_connection)
                 connection.interrupt()
-                connection.rollback()
+                connection.rollback()  # waits until the statement that runs has ended
             except Exception as error:
+                if not getattr(connection, "in_transaction", False):
+                    return  # the statement, when it was interrupted, took the transaction back with it
                 log.warning("a local transaction is open beyond its deadline and cannot be rolled back from here: %s", error)
 
 

@@ -193,7 +193,10 @@ class WatchedDialect(Dialect):
             if state is not None:
                 state.end(lambda e: e.rolled_back())
         if state is not None and dbapi_connection.is_valid:
-            self._txcoord_restore(state, dbapi_connection)
+            if state.contended:
+                dbapi_connection.invalidate()
+            else:
+                self._txcoord_restore(state, dbapi_connection)
 
     def _txcoord_ended_by_server(self, state: LocalState, error: Exception, dbapi_connection: Any) -> bool:
         """Whether the connection is lost because the database did at the deadline as it was told."""

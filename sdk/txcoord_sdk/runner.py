@@ -105,7 +105,8 @@ class Runner:
         if inspect.iscoroutinefunction(work):
             self._loop().post(self._start_background, work)
         else:
-            self._executor().submit(self._keep_trying, work)
+            # No thread of the pool: Python waits for those at the end of the process, and this may never succeed.
+            threading.Thread(target=self._keep_trying, args=(work,), name="txcoord-background", daemon=True).start()
 
     def _keep_trying(self, work: Callable[[], Any]) -> None:
         Retrying(sleep=self._pause, **self._persistence())(work)

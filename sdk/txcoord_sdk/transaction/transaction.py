@@ -343,9 +343,12 @@ class GlobalTransaction:
             yield from self.settle_steps(reason)
 
     def settle_steps(self, reason: str = "") -> Steps[None]:
-        """Ask for rollback, which changes nothing where it is decided already, and wait until it is settled, for some seconds."""
-        xid = self._beginning.xid
-        answer = yield Ask(lambda sink: self._requests.rollback(xid, Wait.SETTLED, reason, sink), to_the_end=True)
+        """Ask for rollback, which changes nothing where it is decided already, and wait until it is settled, for some seconds.
+
+        Not while a local transaction of it is open here: the second phase would wait for that one, and so would we.
+        """
+        xid, wait = self._beginning.xid, Wait.DECIDED if self._open else Wait.SETTLED
+        answer = yield Ask(lambda sink: self._requests.rollback(xid, wait, reason, sink), to_the_end=True)
         assert isinstance(answer, (Done, pb.DecisionReply))
         self.settled = answer.settled
         if isinstance(answer, pb.DecisionReply):  # it is parked, or was rolled back before

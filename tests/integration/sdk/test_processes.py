@@ -220,6 +220,23 @@ def test_a_process_may_end_without_closing(coordinator: CoordinatorProcess) -> N
     assert done.stderr == ""
 
 
+def test_a_process_whose_database_is_not_there_may_end(coordinator: CoordinatorProcess, tmp_path: Path) -> None:
+    """Actions are served as soon as their database answers; that must not keep the process."""
+    script = f"""
+        from sqlalchemy import Connection, create_engine
+        client.bind(create_engine("sqlite:///{tmp_path}/nowhere/service.db"))
+
+        @tcc("stored")
+        def stored(conn: Connection) -> None: ...
+
+        stored.confirm(lambda: None)
+        stored.cancel(lambda: None)
+        client.start()
+        time.sleep(0.5)
+    """
+    assert "does not serve its actions yet" in run(script, coordinator, timeout=20).stderr
+
+
 # ---------------------------------------------------------------- forks
 
 

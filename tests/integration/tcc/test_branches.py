@@ -17,6 +17,7 @@ from txcoord_proto.errors import (
     ConfigurationError,
     DeadlinePassedError,
     InvalidArgumentError,
+    LocalTransactionOpenError,
     NoTransactionError,
     RolledBackError,
 )
@@ -289,6 +290,28 @@ def test_rows_go_once_their_transaction_is_settled_and_never_before(client: Clie
     database.fence_retention = 0.001
     wait_until(lambda: purge(client, database) == 1, what="the settlement")
     assert fences(engine) == ["SUSPENDED"], "of what the coordinator does not know a guard stays"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_rollback_does_not_wait_for_the_callers_own_session(client: Client, engine: Engine, fails: bool) -> None:
+    """FastAPI ends a dependency's session after the function; the cancel waits for that session, and nobody for the cancel."""
+    client.bind(engine)
+    reserve = reserve_on(client)
+
+    @client.global_transaction
+    def order(session: Session) -> None:
+        reserve(session, 3)
+        if fails:
+            raise ZeroDivisionError
+
+    with Session(engine) as session:
+        started = time.monotonic()
+        with pytest.raises((ZeroDivisionError, LocalTransactionOpenError)):
+            order(session)
+        assert time.monotonic() - started < 4
+        session.rollback()
+    wait_until(lambda: fences(engine) == ["SUSPENDED"], timeout=25, what="the cancel")
+    assert stock(engine) == (10, 0, 0)
 
 
 # ---------------------------------------------------------------- user code

@@ -19,7 +19,7 @@ from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk import Client, tcc
 from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.local_state import LocalState, Reaper
-from txcoord_sdk.local_transaction import limit, watch
+from txcoord_sdk.local_transaction import WatchedDialect, limit, watch
 from txcoord_sdk.testing import wait_until
 
 from tests.integration.tcc.conftest import fences, move, stock
@@ -330,6 +330,26 @@ def test_what_is_forgotten_is_not_kept_until_its_deadline(tmp_path: Path) -> Non
     assert connection.in_transaction
     connection.close()
     other.close()
+
+
+def test_who_ends_one_at_its_deadline_does_not_wait_and_nobody_gets_the_connection(tmp_path: Path) -> None:
+    """The statement that waits for a lock cannot be interrupted before it has it; an event loop must not wait for that."""
+    engine = create_engine(f"sqlite:///{tmp_path}/a.db")
+    watch(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (id INTEGER)"))
+    with engine.connect() as connection:
+        limit(connection, in_seconds(100))
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+        raw = connection.connection.dbapi_connection
+        assert isinstance(connection.dialect, WatchedDialect)
+        with connection.dialect._txcoord_open[id(raw)].lock:  # as the thread holds it meanwhile
+            started = time.monotonic()
+            connection.rollback()
+            assert time.monotonic() - started < 1
+    with engine.connect() as connection:
+        assert connection.connection.dbapi_connection is not raw
+    engine.dispose()
 
 
 def test_without_a_limit_nothing_is_refused() -> None:
