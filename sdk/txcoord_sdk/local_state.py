@@ -22,6 +22,7 @@ from txcoord_sdk.dialects import Dialect, sqlite_connection
 log = logging.getLogger(__name__)
 
 _WORDS = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)(?:\s+([A-Za-z]+))?", re.DOTALL)
+_AGAIN_SECONDS = 0.05
 _ENDS = frozenset({"COMMIT", "ROLLBACK", "BEGIN", "START", "END", "ABORT"})
 
 
@@ -57,6 +58,7 @@ class LocalState:
         "__weakref__",
         "_ended",
         "_expired",
+        "busy",
         "contended",
         "dbapi_connection",
         "deadline",
@@ -80,6 +82,8 @@ class LocalState:
         """The deadline that the database was told."""
         self.lock = threading.Lock()
         """Held while it is being ended."""
+        self.busy = False
+        """Whether a statement is running."""
         self.contended = False
         """Whether `expire` was at work when it was closed, and may still be: nobody else must get the connection."""
         self._ended = self._expired = False
@@ -123,6 +127,7 @@ class LocalState:
             )
         elif words[0] != "RELEASE" and time.monotonic() >= self.deadline:
             raise _too_late()
+        self.busy = True
 
     def _is_end(self, first: str, second: str) -> bool:
         if first in _ENDS or (first, second) == ("PREPARE", "TRANSACTION"):
@@ -140,27 +145,31 @@ class LocalState:
 
     def closed(self) -> None:
         """It has ended, or is ending: nobody else ends it any more."""
-        # Not waited for: `expire` waits for the statement that runs, and this may be an event loop.
-        free = self.lock.acquire(blocking=False)
+        free = self.lock.acquire(blocking=False)  # not waited for: this may be an event loop
         self._ended = True
         self.contended = not free
         if free:
             self.lock.release()
 
-    def expire(self) -> None:
-        """Roll it back from another thread, where the database would not do so; an SQLite connection bears that."""
+    def expire(self) -> bool:
+        """Roll it back from another thread, where no database server does so; an SQLite connection bears that while it is idle.
+
+        Returns:
+            Whether that is all; False: a statement is running, which is interrupted and has to end first.
+        """
         with self.lock:
             if self._ended:
-                return
+                return True
             self._expired = True
-            connection = sqlite_connection(self.dbapi_connection)
             try:
-                connection.interrupt()
-                connection.rollback()  # waits until the statement that runs has ended
+                connection = sqlite_connection(self.dbapi_connection)
+                if self.busy:
+                    connection.interrupt()
+                    return False
+                connection.rollback()
             except Exception as error:
-                if not getattr(connection, "in_transaction", False):
-                    return  # the statement, when it was interrupted, took the transaction back with it
                 log.warning("a local transaction is open beyond its deadline and cannot be rolled back from here: %s", error)
+            return True
 
 
 def _too_late() -> DeadlinePassedError:
@@ -196,8 +205,8 @@ class Reaper:
 
     def _run(self) -> None:
         while (state := self._next()) is not None:
-            if (open_state := state()) is not None:
-                open_state.expire()
+            if (open_state := state()) is not None and not open_state.expire():
+                self.watch(open_state, time.monotonic() + _AGAIN_SECONDS)
 
     def _next(self) -> weakref.ref[LocalState] | None:
         """The next one that is due; waits for it. None: there is nothing left, and the thread ends."""

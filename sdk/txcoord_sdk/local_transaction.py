@@ -76,6 +76,7 @@ def limit(connection: Connection, deadline: float) -> None:
     state = _state(connection)
     if not event.contains(connection, "before_cursor_execute", _check_statement):
         event.listen(connection, "before_cursor_execute", _check_statement)
+        event.listen(connection, "after_cursor_execute", _statement_done)
     if deadline >= state.limited:
         return
     state.limited = deadline
@@ -109,6 +110,12 @@ def _check_statement(connection: Connection, cursor: object, statement: str, *_:
     state = connection.dialect._txcoord_open.get(id(connection.connection.dbapi_connection))  # type: ignore[attr-defined]
     if state is not None:
         state.check(statement)
+
+
+def _statement_done(connection: Connection, *_: object) -> None:
+    state = connection.dialect._txcoord_open.get(id(connection.connection.dbapi_connection))  # type: ignore[attr-defined]
+    if state is not None:
+        state.busy = False
 
 
 class WatchedDialect(Dialect):
@@ -227,7 +234,7 @@ class WatchedDialect(Dialect):
         """SQLAlchemy asks this of every error of the driver: from now on the open transaction is in doubt."""
         state = self._txcoord_open.get(id(getattr(connection, "dbapi_connection", None))) if self._txcoord_open else None
         if state is not None:
-            state.in_doubt = True
+            state.in_doubt, state.busy = True, False
         return bool(super().is_disconnect(e, connection, cursor))
 
     def do_savepoint(self, connection: Connection, name: str) -> None:

@@ -332,6 +332,20 @@ def test_what_is_forgotten_is_not_kept_until_its_deadline(tmp_path: Path) -> Non
     other.close()
 
 
+def test_a_statement_that_runs_is_interrupted_and_ends_first(tmp_path: Path) -> None:
+    """Two threads must not work on one connection."""
+    reaper = Reaper()
+    connection, state = sqlite_state(tmp_path / "a.db")
+    state.check("INSERT")
+    reaper.watch(state, in_seconds(0.1))
+    time.sleep(0.3)
+    assert connection.in_transaction, "it is running"
+    state.busy = False
+    time.sleep(0.3)
+    assert not connection.in_transaction
+    connection.close()
+
+
 def test_who_ends_one_at_its_deadline_does_not_wait_and_nobody_gets_the_connection(tmp_path: Path) -> None:
     """The statement that waits for a lock cannot be interrupted before it has it; an event loop must not wait for that."""
     engine = create_engine(f"sqlite:///{tmp_path}/a.db")
