@@ -410,6 +410,12 @@ async def test_the_migrations_make_the_schema(store: SqlStore, url: str) -> None
         assert compare_metadata(context, metadata) == []
         connection.rollback()
         migrate(engine)
+        on = " ON txc_global" if engine.dialect.name in ("mysql", "mariadb") else ""
+        for cut in (f"TABLE {VERSION_TABLE}", "TABLE txc_token", f"INDEX txc_global_purge{on}"):
+            connection.execute(text(f"DROP {cut}"))
+        connection.commit()
+        migrate(engine)
+        assert compare_metadata(context, metadata) == [], "a migration that was cut off is finished"
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
         connection.commit()
     with pytest.raises(StoreError, match="newer"):

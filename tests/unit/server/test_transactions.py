@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from txcoord_proto.errors import InvalidArgumentError, TooManyTransactionsError
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, PhaseOne, Reason, Wait
-from txcoord_server.domain.answers import OK, SETTLED, Begun, Decided, LockState, Refused, Reported
+from txcoord_server.domain.answers import OK, SETTLED, Begun, Decided, LockState, Refused
 from txcoord_server.domain.explain import explain
 from txcoord_server.domain.limits import Limits
 from txcoord_server.domain.transactions import NewBranch, NewTransaction
@@ -155,16 +155,6 @@ def test_a_failed_branch_takes_no_part_and_the_rest_commits() -> None:
     books.settle(transaction.branches[1])
     assert books.told(request) is SETTLED
     assert [b.status for b in transaction.branches] == [B.FAILED, B.SETTLED]
-
-
-def test_a_report_is_acknowledged_only_when_it_is_durable() -> None:
-    books = Books()
-    transaction = books.begin()
-    _, branch = books.register(transaction.xid)
-    request = books.report(transaction.xid, branch)
-    assert books.told(request) is None
-    books.commit_group()
-    assert books.told(request) == Reported(branch)
 
 
 def test_a_report_by_somebody_else_is_refused_and_changes_nothing() -> None:

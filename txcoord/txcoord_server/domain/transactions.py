@@ -39,6 +39,7 @@ from txcoord_server.domain.effects import AbsentQuestion
 from txcoord_server.domain.ledger import Ledger
 from txcoord_server.domain.limits import Limits
 from txcoord_server.domain.lock_waits import LockWaits, Registration
+from txcoord_server.domain.reports import Reports
 from txcoord_server.domain.session import Account, Branch, Transaction, Waiter
 from txcoord_server.domain.settlement import Settler
 from txcoord_server.domain.timers import Timers
@@ -110,6 +111,7 @@ class Transactions:
         self.limits = limits
         self.ledger = Ledger()
         self.lock_waits = LockWaits(self.ledger, self._admit, self._refuse_registration, self._give_way)
+        self.reports = Reports(self.ledger)
         self.settler = Settler(self.ledger, self.lock_waits.granted)
         self._prefix = epoch_prefix(group, epoch)
         self.sequence = 0
@@ -300,33 +302,54 @@ class Transactions:
 
     # ------------------------------------------------------------ phase-one reports
 
-    def report(self, ticket: Ticket, xid: str, branch_id: int, result: PhaseOne, error: str, now: int) -> None:
-        """Take a participant's report of its phase one; acknowledged once it is durable, or no longer matters."""
+    def report(
+        self, ticket: Ticket, xid: str, branch_id: int, result: PhaseOne, error: str, now: int, at_once: bool = False
+    ) -> None:
+        """Take a participant's report of its phase one; acknowledged once it is durable, or no longer matters.
+
+        Args:
+            ticket: Who reports.
+            xid: The transaction.
+            branch_id: The branch.
+            result: How its phase one ended.
+            error: Why, if it is not DONE.
+            now: The time.
+            at_once: Whether somebody waits for the acknowledgement.
+        """
         transaction = self.ledger.by_xid.get(xid)
         branch = _find(transaction, branch_id) if transaction is not None else None
         if branch is not None and branch.status is BranchStatus.REGISTERED:
             if not ticket[0].may(branch.resource):
                 self.ledger.refuse(ticket, ResourceDeniedError.of(branch.resource))
                 return
-            self._report(branch, result, error, now)
+            if branch.transaction.decision is None:
+                decided = self._report(branch, result, error, now)
+                if result is PhaseOne.DONE and not decided and not at_once:
+                    self.reports.hold(branch, ticket)
+                    return
+                self.ledger.effects.branches[branch] = None
+            # else it was decided without it: it has been told to roll back, and its fence settles the rest
+        elif branch is not None and branch in self.reports:
+            self.reports.hold(branch, ticket)
+            return
         self.ledger.effects.answers.append((ticket, Reported(branch_id)))
 
-    def _report(self, branch: Branch, result: PhaseOne, error: str, now: int) -> None:
+    def _report(self, branch: Branch, result: PhaseOne, error: str, now: int) -> bool:
+        """Whether the report has brought the decision about."""
         transaction = branch.transaction
-        if transaction.status is not GlobalStatus.ACTIVE:
-            return  # decided without it: it has been told to roll back, and its fence settles the rest
         branch.status = next_branch(branch.status, _REPORT_EVENTS[result])
         branch.reported_at = now
         branch.error = bounds.clean_text(error, bounds.MAX_ERROR)
         transaction.unreported -= 1
-        self.ledger.effects.branches[branch] = None
         if result is PhaseOne.UNKNOWN:
             self.decide(transaction, Decision.ROLLBACK, Reason.BRANCH_UNKNOWN, now, error)
-            return
+            return True
         if result is PhaseOne.FAILED:
             transaction.open -= 1
-        if transaction.commit_wait and not transaction.unreported:
-            self.decide(transaction, Decision.COMMIT, Reason.REQUESTED, now)
+        if not transaction.commit_wait or transaction.unreported:
+            return False
+        self.decide(transaction, Decision.COMMIT, Reason.REQUESTED, now)
+        return True
 
     # ------------------------------------------------------------ decisions
 
@@ -408,6 +431,7 @@ class Transactions:
         effects.transactions[transaction] = None
         effects.decided.append(transaction)
         effects.durable = True
+        self.reports.decided(transaction)
         if self.lock_waits:
             self.lock_waits.decided(transaction, now)
         self.settler.release_decided(transaction, now)
@@ -422,6 +446,7 @@ class Transactions:
         for transaction in self._deadlines.due(now):
             if transaction.status is GlobalStatus.ACTIVE:
                 self._overdue(transaction, now)
+        self.reports.tick(now)
         if self.lock_waits:
             self.lock_waits.tick(now)
         self.settler.tick(now)

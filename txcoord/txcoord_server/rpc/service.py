@@ -126,7 +126,7 @@ class CoordinatorService:
         if result is None:
             raise InvalidArgumentError(f"phase one result {m.result} is not known here", {"field": "result"})
         call = engine.call(principal)
-        engine.transactions.report((call, 0), m.xid, m.branch_id, result, m.error, engine.now())
+        engine.transactions.report((call, 0), m.xid, m.branch_id, result, m.error, engine.now(), at_once=True)
         engine.ledger.effects.durable = True
         engine.flush()
         await call.result()

@@ -25,9 +25,20 @@ _INNODB: dict[str, Any] = {
 }
 
 
+def _table(name: str, *columns: Any, **options: Any) -> None:
+    """Create a table, unless a migration that was cut off has: MariaDB and MySQL commit each one by itself."""
+    if not sa.inspect(op.get_bind()).has_table(name):
+        op.create_table(name, *columns, **options)
+
+
+def _index(name: str, table: str, columns: list[str], **options: Any) -> None:
+    if name not in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}:
+        op.create_index(name, table, columns, **options)
+
+
 def upgrade() -> None:
     """Apply this migration."""
-    op.create_table(
+    _table(
         "txc_audit",
         sa.Column("xid", _string(64), nullable=False),
         sa.Column("version", sa.BigInteger(), autoincrement=False, nullable=False, comment="of the transaction before the act"),
@@ -38,7 +49,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("xid", "version", "act"),
         **_INNODB,
     )
-    op.create_table(
+    _table(
         "txc_branch",
         sa.Column("xid", _string(64), nullable=False),
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -69,7 +80,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("xid", "id"),
         **_INNODB,
     )
-    op.create_table(
+    _table(
         "txc_epoch",
         sa.Column("grp", _string(32), nullable=False),
         sa.Column("epoch", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -87,7 +98,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("grp", "epoch"),
         **_INNODB,
     )
-    op.create_table(
+    _table(
         "txc_global",
         sa.Column("xid", _string(64), nullable=False),
         sa.Column("grp", _string(32), nullable=False),
@@ -128,7 +139,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("xid"),
         **_INNODB,
     )
-    op.create_index(
+    _index(
         "txc_global_key",
         "txc_global",
         ["business_key"],
@@ -136,7 +147,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("business_key IS NOT NULL"),
         sqlite_where=sa.text("business_key IS NOT NULL"),
     )
-    op.create_index(
+    _index(
         "txc_global_purge",
         "txc_global",
         ["purge_at"],
@@ -144,7 +155,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("purge_at IS NOT NULL"),
         sqlite_where=sa.text("purge_at IS NOT NULL"),
     )
-    op.create_table(
+    _table(
         "txc_group",
         sa.Column("name", _string(32), nullable=False),
         sa.Column("holder", _string(128), nullable=False, comment="node that leads"),
@@ -160,7 +171,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name"),
         **_INNODB,
     )
-    op.create_table(
+    _table(
         "txc_token",
         sa.Column("hash", _string(64), nullable=False, comment="SHA-256 of the token, hexadecimal"),
         sa.Column("name", _string(64), nullable=False, comment="what people call it; goes into the audit"),
