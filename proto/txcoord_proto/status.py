@@ -9,7 +9,13 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class GlobalStatus(StrEnum):
+class Name(StrEnum):
+    """Base of these sets: a member is hashed as the text that it is, in C, since tables are looked into at every step."""
+
+    __hash__ = str.__hash__
+
+
+class GlobalStatus(Name):
     """State of a global transaction."""
 
     ACTIVE = "ACTIVE"
@@ -26,7 +32,7 @@ class GlobalStatus(StrEnum):
     """A person is needed; the decision stays and the other branches go on."""
 
 
-class Decision(StrEnum):
+class Decision(Name):
     """The write-once outcome of a global transaction."""
 
     COMMIT = "COMMIT"
@@ -35,7 +41,7 @@ class Decision(StrEnum):
     """Every branch rolls back."""
 
 
-class Reason(StrEnum):
+class Reason(Name):
     """Why a global transaction was decided as it was."""
 
     REQUESTED = "REQUESTED"
@@ -56,7 +62,7 @@ class Reason(StrEnum):
     """An operator decided it."""
 
 
-class BranchType(StrEnum):
+class BranchType(Name):
     """Kind of a branch: which front end made it and who does its second phase."""
 
     AT = "AT"
@@ -73,7 +79,7 @@ class BranchType(StrEnum):
     """A best-effort notification."""
 
 
-class BranchStatus(StrEnum):
+class BranchStatus(Name):
     """State of a branch."""
 
     REGISTERED = "REGISTERED"
@@ -92,7 +98,7 @@ class BranchStatus(StrEnum):
     """An operator declared its second phase done."""
 
 
-class PhaseOne(StrEnum):
+class PhaseOne(Name):
     """What a participant reports of a branch's phase one."""
 
     DONE = "DONE"
@@ -103,7 +109,7 @@ class PhaseOne(StrEnum):
     """Neither is certain."""
 
 
-class CommandResult(StrEnum):
+class CommandResult(Name):
     """What a participant answers to a command of the second phase."""
 
     DONE = "DONE"
@@ -116,7 +122,7 @@ class CommandResult(StrEnum):
     """A person has to look at it."""
 
 
-class Settlement(StrEnum):
+class Settlement(Name):
     """Answer to the question whether a transaction's settlements are all durable."""
 
     UNSETTLED = "UNSETTLED"
@@ -129,7 +135,7 @@ class Settlement(StrEnum):
     """No such transaction, or of an epoch that the store does not know."""
 
 
-class Wait(StrEnum):
+class Wait(Name):
     """What a returned commit or rollback means."""
 
     SETTLED = "SETTLED"

@@ -12,10 +12,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from txcoord_proto.status import BranchStatus, GlobalStatus
+from txcoord_proto.status import BranchStatus, GlobalStatus, Name
 
 
-class GlobalEvent(StrEnum):
+class GlobalEvent(Name):
     """What can happen to a global transaction."""
 
     DECIDE_COMMIT = "DECIDE_COMMIT"
@@ -34,7 +34,7 @@ class GlobalEvent(StrEnum):
     """No branch of a rolled-back transaction is parked any more."""
 
 
-class BranchEvent(StrEnum):
+class BranchEvent(Name):
     """What can happen to a branch."""
 
     REPORT_DONE = "REPORT_DONE"

@@ -142,7 +142,7 @@ class Dispatcher:
             for branch in branches:
                 branch.work = work
             resource = self._resource(name)
-            due = min(branch.next_try_at for branch in branches)
+            due = min([branch.next_try_at for branch in branches])
             if due > now:
                 heapq.heappush(resource.delayed, (due, next(self._order), work))
             else:
@@ -314,7 +314,7 @@ class Dispatcher:
                 branch.first_command_at = now
         work.connection = connection
         work.sent_at = now
-        work.size = sum(len(branch.arguments) for branch in work.branches)
+        work.size = sum([len(branch.arguments) for branch in work.branches])
         self.resources[work.resource].in_flight += 1
         connection.in_flight[work] = None
         connection.command(work)

@@ -20,6 +20,7 @@ from txcoord_server.domain.session import Transaction
 from txcoord_server.engine.storage import GroupWrite, PurgeRange, Store
 
 _RANGE = 2_000
+_SMALL_RANGE = 100
 _KEYED_STEPS = 1_000
 
 
@@ -129,23 +130,29 @@ class Retention:
     def fill(self, write: GroupWrite) -> None:
         """Add to a group commit what may leave now."""
         if self._cursor < self._range_end:
-            last = min(self._range_end, self._cursor + _RANGE)
+            last = min(self._range_end, self._cursor + self._pace(write))
             write.purge_ranges.append(
                 PurgeRange(mint(self._prefix, self._cursor + 1), mint(self._prefix, last), self._settled_before)
             )
             self._cursor = last
             self._mark(write, self._epoch, last)
         if self._keyed_cursor < self._keyed_end:
-            last = min(self._keyed_end, self._keyed_cursor + _RANGE)
+            last = min(self._keyed_end, self._keyed_cursor + self._pace(write))
             first = mint(self._prefix, self._keyed_cursor + 1)
             write.purge_ranges.append(PurgeRange(first, mint(self._prefix, last), self._settled_before, keyed=True))
             self._keyed_cursor = last
             self._mark(write, self._epoch, last)
-        while self._due and len(write.purge_xids) < _RANGE:
+        most = self._pace(write)
+        while self._due and len(write.purge_xids) < most:
             xid = self._due.popleft()
             write.purge_xids.append(xid)
             parsed = Xid.parse(xid)
             self._mark(write, parsed.epoch, parsed.sequence)
+
+    @staticmethod
+    def _pace(write: GroupWrite) -> int:
+        """How many may leave with a group: many where nobody waits for it, else twice what it brings, so that nobody notices."""
+        return max(_SMALL_RANGE, 2 * len(write.new_globals)) if write.waiting else _RANGE
 
     def _mark(self, write: GroupWrite, epoch: int, sequence: int) -> None:
         if sequence > self._history.purged.get(epoch, 0):

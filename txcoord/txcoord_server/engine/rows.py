@@ -2,7 +2,7 @@
 
 Rows are built in the engine's thread when a group is handed over, so that the writer never reads what is changing, and each row
 is written once per group from its last state. A branch's DONE under a durable COMMIT need not be written: the decision says it,
-since commit is decided only when every branch has reported.
+since commit is decided only when every branch has reported. (`_value_` is `value` without a detour through a property.)
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RowBuilder:
         if before is None:
             write.new_globals.append(
                 (
-                    t.xid, self._group, status.value, t.decision and t.decision.value, t.reason and t.reason.value, t.cause,
+                    t.xid, self._group, status._value_, t.decision and t.decision._value_, t.reason and t.reason._value_, t.cause,
                     t.name, t.account.service, t.key or None, t.traceparent, t.begin_key, t.begun_at, t.first_begun_at,
                     t.deadline_at, t.decided_at, t.settled_at, t.version, int(t.once_parked), int(t.forced),
                     purge_at, write.commit_seq,
@@ -58,7 +58,7 @@ class RowBuilder:
         else:
             write.changed_globals.append(
                 (
-                    t.xid, before.value, status.value, t.decision and t.decision.value, t.reason and t.reason.value,
+                    t.xid, before._value_, status._value_, t.decision and t.decision._value_, t.reason and t.reason._value_,
                     t.cause, t.decided_at, t.settled_at, t.version, int(t.once_parked), int(t.forced), purge_at, write.commit_seq,
                 )
             )  # fmt: skip
@@ -69,7 +69,7 @@ class RowBuilder:
             b.stored = True
             write.new_branches.append(
                 (
-                    b.transaction.xid, b.id, b.type.value, b.resource, b.status.value,
+                    b.transaction.xid, b.id, b.type._value_, b.resource, b.status._value_,
                     json_list(b.lock_keys) if b.lock_keys else None, b.arguments, b.registered_at,
                     b.reported_at, b.first_command_at, b.settled_at, b.next_try_at, b.attempts, b.executor, b.error_code, b.error,
                 )
@@ -77,7 +77,7 @@ class RowBuilder:
         elif b.status is not BranchStatus.DONE or b.transaction.decision is not Decision.COMMIT or b.attempts:
             write.changed_branches.append(
                 (
-                    b.transaction.xid, b.id, b.status.value, b.reported_at, b.first_command_at, b.settled_at, b.next_try_at,
+                    b.transaction.xid, b.id, b.status._value_, b.reported_at, b.first_command_at, b.settled_at, b.next_try_at,
                     b.attempts, b.executor, b.error_code, b.error,
                 )
             )  # fmt: skip

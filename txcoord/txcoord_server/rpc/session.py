@@ -132,11 +132,12 @@ class Session:
             for xid, branch_id in zip(batch.done_xids, batch.done_branches):
                 engine.done(connection, xid, branch_id)
         for request in batch.requests:
-            handler = self._handlers.get(request.WhichOneof("body") or "")
+            kind = request.WhichOneof("body") or ""
+            handler = self._handlers.get(kind)
             try:
                 if handler is None or not request.id:
                     raise ProtocolError("a request without an id, or of a kind that this coordinator does not know")
-                handler(request.id, getattr(request, request.WhichOneof("body")))
+                handler(request.id, getattr(request, kind))
             except TxcoordError as error:
                 engine.ledger.refuse((connection, request.id), error)
             except Exception as defect:
