@@ -6,11 +6,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from txcoord_proto.errors import ConfigurationError, NoTransactionError, TransactionExistsError
+from txcoord_proto.status import Wait
 
 from txcoord_sdk.transaction.transaction import GlobalTransaction
+
+_WAITS = {"settled": Wait.SETTLED, "decided": Wait.DECIDED}
 
 
 class Propagation(StrEnum):
@@ -65,8 +68,22 @@ class ScopeOptions(TypedDict, total=False):
     """Exceptions after which it commits all the same, and raises them."""
     retries: int
     """How often the whole function runs again after an error that says it is retryable."""
+    wait: Literal["settled", "decided"]
+    """What a returned commit means. `settled`: confirms have run, for which it waits 5 s at most. `decided`: it is certain."""
     hooks: Hooks
     """Called around its end."""
+
+
+def wait_for(name: str) -> Wait:
+    """What the name of a wait stands for.
+
+    Raises:
+        ConfigurationError: Nothing.
+    """
+    try:
+        return _WAITS[name]
+    except KeyError:
+        raise ConfigurationError(f"wait={name!r}: 'settled' or 'decided'") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +101,7 @@ class Options:
     rollback_for: tuple[type[BaseException], ...] = ()
     no_rollback_for: tuple[type[BaseException], ...] = ()
     retries: int = 0
+    wait: Literal["settled", "decided"] = "settled"
     hooks: Hooks = Hooks()
 
     def __post_init__(self) -> None:
@@ -91,6 +109,7 @@ class Options:
             raise ConfigurationError(f"timeout={self.timeout}: more than 0 and at most 86400 seconds are allowed")
         if self.retries < 0:
             raise ConfigurationError(f"retries={self.retries}: 0 or more")
+        wait_for(self.wait)
 
     def check_hooks(self, is_async: bool) -> None:
         """Refuse hooks that could not be awaited.

@@ -20,7 +20,7 @@ from txcoord_proto.status import GlobalStatus
 
 from txcoord_sdk.context import current, entered
 from txcoord_sdk.transaction.effects import Invoke, Pause, Steps
-from txcoord_sdk.transaction.options import Options
+from txcoord_sdk.transaction.options import Options, wait_for
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def end_with_commit(options: Options, transaction: GlobalTransaction, unsaved: C
                 "the global transaction ends",
                 {"xid": transaction.known_xid},
             )
-        yield from transaction.commit_steps()
+        yield from transaction.commit_steps(wait_for(options.wait))
     except GeneratorExit:
         raise
     except LocalTransactionOpenError as error:

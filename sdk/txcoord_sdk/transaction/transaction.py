@@ -282,8 +282,8 @@ class GlobalTransaction:
         if self._rollback_only and not self.initiator:
             yield Ask(lambda sink: self._requests.rollback_only(self._beginning.xid, self._rollback_only, sink), to_the_end=True)
 
-    def commit_steps(self) -> Steps[None]:
-        """Steps of `commit`."""
+    def commit_steps(self, wait: Wait = Wait.SETTLED) -> Steps[None]:
+        """Steps of `commit`; `wait` says what its return means."""
         self._check_mine("commit")
         if self._open:
             raise LocalTransactionOpenError(
@@ -299,7 +299,7 @@ class GlobalTransaction:
             return
         xid = self._beginning.xid
         try:
-            answer = yield Ask(lambda sink: self._requests.commit(xid, Wait.SETTLED, sink), to_the_end=True)
+            answer = yield Ask(lambda sink: self._requests.commit(xid, wait, sink), to_the_end=True)
         except UnknownXidError as error:
             self.status, self.settled = GlobalStatus.ROLLED_BACK, True
             raise self._rolled_back(error.code, str(error)) from error

@@ -23,6 +23,7 @@ class Ledger:
         resource: Its name.
         settled: How often which branch was done, and how: (XID, branch id, commit).
         failures: Raised, one a call, before anything is done.
+        gate: While it is closed, second phases wait.
     """
 
     resource: str = "stock:reserve@1"
@@ -30,10 +31,15 @@ class Ledger:
     settled: Counter[tuple[str, int, bool]] = field(default_factory=Counter)
     failures: list[Exception] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     def settle(self, command: Command, branch: BranchCommand) -> None:
         """See `Participant.settle`."""
         self.threads.add(threading.current_thread().name)
+        assert self.gate.wait(20)
         if self.failures:
             raise self.failures.pop(0)
         self.settled[command.xid, branch.branch_id, command.commit] += 1

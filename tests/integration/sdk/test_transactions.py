@@ -55,6 +55,25 @@ def test_commit_and_rollback_reach_every_branch(client: Client, ledger: Ledger) 
     assert all(name.startswith("txcoord-second-phase") for name in ledger.threads)
 
 
+def test_a_commit_that_need_only_be_decided_does_not_wait_for_second_phases(client: Client, ledger: Ledger) -> None:
+    ledger.gate.clear()
+    kept: list[GlobalTransaction] = []
+
+    @client.global_transaction(wait="decided")
+    def place() -> None:
+        take_part(here(), ledger)
+        kept.append(here())
+
+    started = time.monotonic()
+    place()
+    assert time.monotonic() - started < 3, "a commit that waits for settlement would have waited 5 s"
+    xid = kept[0].xid()
+    assert not kept[0].settled
+    assert client.status(xid).decision == "COMMIT"
+    ledger.gate.set()
+    wait_until(lambda: ledger.ends(xid) == [True], 10, "the confirm")
+
+
 async def test_so_they_do_for_coroutines(client: Client, ledger: Ledger) -> None:
     @client.global_transaction
     async def place(fail: bool) -> str:
