@@ -70,7 +70,7 @@ class Findings:
         return dataclasses.asdict(self)
 
 
-@click.command("bench", context_settings={"show_default": True})
+@click.command("bench", short_help="Measure this machine and store.", context_settings={"show_default": True})
 @click.option("--store", help="SQLAlchemy URL of the store to measure; none: a new SQLite file in this folder.")
 @click.option("--address", help="HOST:PORT of a running coordinator to measure instead; it keeps what is written.")
 @click.option("--token", envvar="TXCOORD_TOKEN", default="", help="Token for that coordinator.", show_default=False)
