@@ -14,4 +14,5 @@ def serve(app: FastAPI) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
-    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
+    # Longer than clients keep idle connections, so that none is closed here while a call is on its way.
+    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", timeout_keep_alive=60)

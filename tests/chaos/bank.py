@@ -22,11 +22,6 @@ from txcoord_sdk import Client, connect, current_branch, tcc
 from txcoord_sdk.carriers.wsgi import TransactionMiddleware
 from txcoord_sdk.tcc.cleaning import purge
 
-TABLES = (
-    "CREATE TABLE account (balance BIGINT NOT NULL, pending BIGINT NOT NULL)",
-    "CREATE TABLE entry (xid VARCHAR(64), branch_id BIGINT, action VARCHAR(16), step VARCHAR(16), amount BIGINT)",
-    "INSERT INTO account VALUES (1000000, 0)",
-)
 MOVE = text("UPDATE account SET balance = balance + :balance, pending = pending + :pending")
 ENTRY = text("INSERT INTO entry VALUES (:xid, :branch_id, :action, :step, :amount)")
 

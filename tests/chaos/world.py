@@ -18,8 +18,8 @@ from txcoord_sdk import Client, ClientConfig
 from txcoord_sdk.testing import wait_until
 
 from tests.chaos import invariants
-from tests.chaos.bank import TABLES
 from tests.chaos.child import Child, Coordinator, Failpoints
+from tests.chaos.tables import TABLES
 from tests.servers import free_port
 
 BANKS = ("east", "west")

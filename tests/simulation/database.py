@@ -112,10 +112,10 @@ class Deadlines:
         known = weakref.ref(state)
         asyncio.get_running_loop().call_at(deadline, self._expire, known)
 
-    @staticmethod
-    def _expire(known: weakref.ref[LocalState]) -> None:
-        if (state := known()) is not None:
-            state.expire()
+    def _expire(self, known: weakref.ref[LocalState]) -> None:
+        state = known()
+        if state is not None and (state.lock.locked() or not state.expire()):  # the thread would wait for the end of a COMMIT
+            asyncio.get_running_loop().call_later(0.05, self._expire, known)
 
 
 def pause(seconds: float) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import grpc
-from txcoord_proto.errors import ConfigurationError, StoreUnavailableError, TxcoordError
+from txcoord_proto.errors import ConfigurationError, StoreUnavailableError
 from txcoord_proto.failpoints import announce
 
 from txcoord_server.config import ServerConfig
@@ -107,6 +107,7 @@ class App:
                 await self._load_first_tokens(store, node)
                 self._check_exposure()
             if await _set_before(node.placed, running):
+                await server.serving(_well(node))
                 print(f"txcoord coordinator listening on {config.host}:{port}", flush=True)
             await running
         finally:
@@ -176,8 +177,7 @@ class App:
         next_tokens = 0.0
         clock = asyncio.get_running_loop().time
         while True:
-            engine = node.engine
-            well = engine is not None and not engine.trouble
+            engine, well = node.engine, _well(node)
             if well is not serving:
                 await server.serving(well)
                 serving = well
@@ -185,8 +185,13 @@ class App:
                 next_tokens = clock() + _TOKEN_REFRESH
                 try:
                     await self._load_tokens(store)
-                except TxcoordError as error:
+                except Exception as error:  # whatever it is, health is told on
                     log.warning("tokens cannot be read, the known ones stay valid: %s", error)
                 if engine is not None:
                     self._end_strangers(engine)
             await asyncio.sleep(0.2)
+
+
+def _well(node: Node) -> bool:
+    """Whether the node leads and its store takes commits."""
+    return node.engine is not None and not node.engine.trouble

@@ -197,7 +197,7 @@ def test_a_connection_lost_before_commit(driver: Driver) -> None:
     if driver.backend == "sqlite":
         pytest.skip("SQLite has no connection to lose")
     me, kill = {
-        "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"),
+        "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({}, 5000)"),
         "mysql": ("SELECT connection_id()", "KILL {}"),
     }[driver.backend]
 

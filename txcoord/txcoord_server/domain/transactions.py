@@ -374,7 +374,8 @@ class Transactions:
         """Decide rollback; answered with the write-once decision, or refused where that is commit."""
         transaction = self._owned(ticket, service, xid, "rollback")
         if transaction is not None:
-            self._roll_back(ticket, transaction, wait, Reason.REQUESTED, now, cause)
+            reason = Reason.TIMEOUT if _is_late(transaction, now) else Reason.REQUESTED
+            self._roll_back(ticket, transaction, wait, reason, now, cause)
 
     def rollback_only(self, ticket: Ticket, xid: str, now: int, cause: str = "") -> None:
         """A participant's veto: decide rollback now, whoever began the transaction."""
@@ -382,7 +383,8 @@ class Transactions:
         if transaction is None:
             self.ledger.ask_store(AbsentQuestion(ticket, "rollback", (xid,)))
             return
-        self._roll_back(ticket, transaction, Wait.DECIDED, Reason.ROLLBACK_ONLY, now, cause)
+        reason = Reason.TIMEOUT if _is_late(transaction, now) else Reason.ROLLBACK_ONLY
+        self._roll_back(ticket, transaction, Wait.DECIDED, reason, now, cause)
 
     def _roll_back(self, ticket: Ticket, transaction: Transaction, wait: Wait, reason: Reason, now: int, cause: str) -> None:
         self.settler.wait_for(transaction, Waiter(ticket, Decision.ROLLBACK, wait, now + self.limits.rollback_wait))
@@ -474,6 +476,11 @@ class Transactions:
             self.ledger.answer(ticket, Settlements(tuple(k for k in known if k is not None)))
         else:
             self.ledger.ask_store(AbsentQuestion(ticket, "settled", xids, known))
+
+
+def _is_late(transaction: Transaction, now: int) -> bool:
+    """Whether its deadline has passed, which the next tick sees: who asks for rollback now does so since it has."""
+    return 0 < transaction.deadline_at <= now
 
 
 def _check_same(known: Branch, new: NewBranch) -> None:

@@ -207,6 +207,8 @@ class Node:
         except UnknownCommitError as error:
             self.counters.unknown_commits += 1
             log.warning("the outcome of a commit is unknown, taking a new epoch: %s", error)
+            self.engine = None
+            await self._rest(0.0)  # once costs no time; a store that fails again and again is given some
             return True
         except Exception:
             self.counters.defects += 1
@@ -217,12 +219,16 @@ class Node:
         finally:
             self._end(engine)
 
-    async def _rest(self) -> None:
-        """A pause before something that may fail again, longer each time, short again after a while without failure."""
+    async def _rest(self, first: float = _FIRST_PAUSE) -> None:
+        """A pause before something that may fail again, longer each time, short again after a while without failure.
+
+        Args:
+            first: Seconds after the first failure.
+        """
         now = self._clock.monotonic()
-        again = now - self._failed_at < 2 * _LONGEST_PAUSE
-        self._pause = min(_LONGEST_PAUSE, self._pause * 2) if again else _FIRST_PAUSE
-        self._failed_at = now
+        again = now - self._failed_at < 1.0 + 2 * self._pause
+        self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self._pause * 2)) if again else first
+        self._failed_at = now + self._pause
         await asyncio.sleep(self._pause)
 
     def _end(self, engine: Engine) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, insert, select, update
@@ -457,8 +458,11 @@ class SqlStore:
     def _work(connection: Connection, work: Callable[[Connection], T]) -> T:
         return work(connection)
 
-    def _reading(self) -> _Reading:
-        return _Reading(self._engine)
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A connection that only reads."""
+        with _wrapped(), self._engine.connect() as connection:
+            yield connection
 
     async def _run(self, executor: Executor | None, call: Callable[..., T], *args: Any) -> T:
         if executor is None:
@@ -466,31 +470,12 @@ class SqlStore:
         return await asyncio.get_running_loop().run_in_executor(executor, call, *args)
 
 
-class _wrapped:
+@contextmanager
+def _wrapped() -> Iterator[None]:
     """Turns every failure of SQLAlchemy into `StoreUnavailableError`, at this one boundary."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, DBAPIError):
-            raise StoreUnavailableError(f"the store cannot be used: {error.orig}") from error
-        if isinstance(error, SQLAlchemyError):
-            raise StoreUnavailableError(f"the store cannot be used: {error}") from error
-
-
-class _Reading:
-    """A connection that only reads."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._wrapped = _wrapped()
-
-    def __enter__(self) -> Connection:
-        with self._wrapped:
-            self._connection = self._engine.connect()
-        return self._connection
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._connection.close()
-        self._wrapped.__exit__(kind, error, traceback)
+    try:
+        yield
+    except DBAPIError as error:
+        raise StoreUnavailableError(f"the store cannot be used: {error.orig}") from error
+    except SQLAlchemyError as error:
+        raise StoreUnavailableError(f"the store cannot be used: {error}") from error
