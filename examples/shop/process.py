@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
-from txcoord_sdk.testing import wait_until
+from txcoord_sdk.testing import free_port, wait_until
 
 # The child reads its standard input, which ends when the driver does.
 _SHIM = """
@@ -20,14 +19,6 @@ threading.Thread(target=lambda: (os.read(0, 1), os._exit(3)), daemon=True).start
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 _START_SECONDS = 30.0
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ServiceProcess:

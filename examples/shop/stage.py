@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,11 +13,11 @@ from pathlib import Path
 
 import httpx
 from sqlalchemy import make_url
-from txcoord_sdk.testing import CoordinatorProcess, wait_until
+from txcoord_sdk.testing import CoordinatorProcess, free_port, wait_until
 
 from examples.shop.balance.database import account
 from examples.shop.ledger import Ledger
-from examples.shop.process import ServiceProcess, free_port
+from examples.shop.process import ServiceProcess
 from examples.shop.stock.database import stock
 
 SERVICES = ("order", "stock", "balance")
@@ -72,6 +73,7 @@ class Stage:
             environment[f"SHOP_{name.upper()}"] = self.services[name].url
         self.ledger = Ledger(own, databases["coordinator"])
         self._http = httpx.Client(timeout=60)
+        self._told: deque[Answer] = deque(maxlen=3)
         self._customers = ThreadPoolExecutor(CUSTOMERS, "customer")
 
     def open(self) -> None:
@@ -106,7 +108,8 @@ class Stage:
 
         def post() -> Answer:
             answer = self._http.post(f"{self.services['order'].url}/orders", json=body)
-            return Answer(order_id, answer.status_code, answer.text)
+            self._told.append(Answer(order_id, answer.status_code, answer.text))
+            return self._told[-1]
 
         return order_id, self._customers.submit(post)
 
@@ -149,8 +152,9 @@ class Stage:
         self.say(f"[green]✓[/] {what}")
 
     def last_words(self) -> str:
-        """The ends of all logs."""
-        logs = {"coordinator": self.coordinator.log(), "standby": self.standby.log()}
+        """What customers were told last, and the ends of all logs."""
+        told = "\n".join(f"{answer.code}: {answer.text[:500]}" for answer in self._told)
+        logs = {"answers": told, "coordinator": self.coordinator.log(), "standby": self.standby.log()}
         logs |= {name: service.log() for name, service in self.services.items()}
         return "\n".join(f"--- {name}\n{log[-2000:]}" for name, log in logs.items() if log)
 

@@ -8,7 +8,9 @@ started it.
 from __future__ import annotations
 
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from txcoord_sdk.client import Client
 
 _START_SECONDS = 30.0
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 # The child reads its standard input, which ends when the parent does, however that ends.
 _SHIM = """
@@ -34,6 +37,31 @@ threading.Thread(target=lambda: (os.read(0, 1), os._exit(3)), daemon=True).start
 sys.argv[0] = "txcoord"
 next(iter(entry_points(group="console_scripts", name="txcoord"))).load()()
 """
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens, for a server that may be down at times.
+
+    It lies below the range from which the kernel takes the ports of outgoing connections. Inside that range another program's
+    connection could take the port meanwhile, and a client that dials a server that is down again and again ends up connected
+    to itself (TCP's simultaneous open).
+
+    Raises:
+        OSError: None of a hundred ports tried was free.
+    """
+    try:
+        upper = int(_PORT_RANGE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        upper = 32_768
+    lower = max(1024, upper - 12_000)
+    for port in random.sample(range(lower, upper), min(100, upper - lower)) if upper > lower else [0]:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError(f"no free port between {lower} and {upper}")
 
 
 class CoordinatorProcess:
@@ -86,6 +114,7 @@ class CoordinatorProcess:
         Raises:
             RuntimeError: It did not start; its log is in the text.
         """
+        self.port = self.port or free_port()
         command = [sys.executable, "-c", _SHIM, "serve", "--store", self.store, "--port", str(self.port), *self._options]
         self._process = subprocess.Popen(
             command,

@@ -11,8 +11,9 @@ the distribution's packages on a free port. None outlives the process that start
 
 from __future__ import annotations
 
+from txcoord_sdk.testing import free_port
+
 from tests.servers.databases import fresh_database
-from tests.servers.ports import free_port
 from tests.servers.proxy import Direction, TcpProxy, Traffic
 from tests.servers.running import RECIPES, running
 from tests.servers.server import Absence, NotOursError, Origin, Server, ServerName, UnavailableError

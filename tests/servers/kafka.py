@@ -9,9 +9,9 @@ import uuid
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
+from txcoord_sdk.testing import free_port
 
 from tests.servers.kafka_jars import KAFKA_VERSION, fetch_jars, jars_directory
-from tests.servers.ports import free_port
 from tests.servers.process import readable
 from tests.servers.recipe import Image, Launch, Recipe, Requirement, program
 

@@ -20,9 +20,11 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tests.servers.ports import LOOPBACK, free_port
+from txcoord_sdk.testing import free_port
+
 from tests.servers.server import host_and_port, with_address
 
+LOOPBACK = "127.0.0.1"
 _CHUNK = 64 * 1024
 _CALL_LIMIT_S = 10.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)

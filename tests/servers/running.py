@@ -12,13 +12,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sqlalchemy import make_url
+from txcoord_sdk.testing import free_port
 
 from tests.servers.containers import ServerContainer, engine_answers
 from tests.servers.kafka import KAFKA
 from tests.servers.kafka_jars import DownloadError
 from tests.servers.mariadb import MARIADB, MYSQL
 from tests.servers.packages import ensure_installed
-from tests.servers.ports import free_port
 from tests.servers.postgres import POSTGRES, POSTGRES18
 from tests.servers.process import ServerExitedError, ServerProcess
 from tests.servers.recipe import Recipe, Say

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import asyncpg
 import psycopg
 import pytest
+from txcoord_sdk.testing import free_port
 
 from tests.servers.fixtures import FreshUrl
-from tests.servers.ports import free_port
 from tests.servers.proxy import Direction, TcpProxy, Traffic
 from tests.servers.server import Server
 

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 from txcoord_proto.errors import NotLeaderError
-from txcoord_sdk.testing import CoordinatorProcess, wait_until
+from txcoord_sdk.testing import CoordinatorProcess, free_port, wait_until
 
 from tests.integration.server.stub import Stub
 from tests.integration.server.test_leadership import leads
 from tests.integration.server.test_store_gone import DRIVERS
 from tests.servers.fixtures import FreshUrl
-from tests.servers.ports import free_port
 
 
 @pytest.fixture
