@@ -13,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 from txcoord_proto.failpoints import BOUNDARIES, Mode
+from txcoord_sdk.tcc import cleaning, first_phase, second_phase
 from txcoord_sdk.testing import wait_until
 
 from tests.chaos import clerk, invariants
@@ -21,8 +22,10 @@ from tests.chaos.matrix import MODES, SURVIVED, ran
 from tests.chaos.world import Mortal, World, create_bank, engine_of, world
 from tests.servers import Server, free_port, fresh_database
 
+SERVICE = (first_phase, second_phase, cleaning)
+"""Where a service's boundaries are, besides those of what is imported for other reasons."""
 POINTS = frozenset(BOUNDARIES)
-"""Every boundary of the coordinator and of a service, which have been imported above."""
+"""Every boundary of the coordinator and of a service."""
 
 
 @dataclass(slots=True)
