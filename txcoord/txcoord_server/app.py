@@ -70,6 +70,8 @@ class App:
         self._writer = ThreadPoolExecutor(1, "txcoord-writer")
         self._reader = ThreadPoolExecutor(1, "txcoord-reader")
         self._authenticator = Authenticator()
+        self._told_well: bool | None = None
+        """What health checkers hear."""
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain.
@@ -100,18 +102,19 @@ class App:
             log.info("metrics on %s", metrics.url)
         self._stop_on_signals(node)
         running = asyncio.ensure_future(node.run())
-        watching = asyncio.ensure_future(self._watch(node, store, server))
+        watching = [asyncio.ensure_future(w) for w in (self._watch_health(node, server), self._renew_tokens(node, store))]
         try:
             await server.start()  # health is answered from here on, everything else once the store has answered
             if await _set_before(node.started, running):
                 await self._load_first_tokens(store, node)
                 self._check_exposure()
             if await _set_before(node.placed, running):
-                await server.serving(_well(node))
+                await self._tell_health(node, server)
                 print(f"txcoord coordinator listening on {config.host}:{port}", flush=True)
             await running
         finally:
-            watching.cancel()
+            for task in watching:
+                task.cancel()
             running.cancel()
             await server.stop(config.drain)
             await store.stop()
@@ -171,25 +174,29 @@ class App:
             log.warning("the session of %s is ended: its token is no longer valid", connection.name)
             connection.close()
 
-    async def _watch(self, node: Node, store: Store, server: Server) -> None:
-        """Keep health and tokens up to date."""
-        serving: bool | None = None
-        next_tokens = 0.0
-        clock = asyncio.get_running_loop().time
+    async def _watch_health(self, node: Node, server: Server) -> None:
+        """Keep health up to date."""
         while True:
-            engine, well = node.engine, _well(node)
-            if well is not serving:
-                await server.serving(well)
-                serving = well
-            if self._authenticator.loaded and clock() >= next_tokens:
-                next_tokens = clock() + _TOKEN_REFRESH
-                try:
-                    await self._load_tokens(store)
-                except Exception as error:  # whatever it is, health is told on
-                    log.warning("tokens cannot be read, the known ones stay valid: %s", error)
-                if engine is not None:
-                    self._end_strangers(engine)
+            await self._tell_health(node, server)
             await asyncio.sleep(0.2)
+
+    async def _tell_health(self, node: Node, server: Server) -> None:
+        if (well := _well(node)) is not self._told_well:
+            self._told_well = well
+            await server.serving(well)
+
+    async def _renew_tokens(self, node: Node, store: Store) -> None:
+        """Keep tokens up to date; apart from health, since a database that stands still is waited for here."""
+        while True:
+            await asyncio.sleep(_TOKEN_REFRESH)
+            if not self._authenticator.loaded:
+                continue
+            try:
+                await self._load_tokens(store)
+            except Exception as error:  # whatever it is, the next one may do better
+                log.warning("tokens cannot be read, the known ones stay valid: %s", error)
+            if node.engine is not None:
+                self._end_strangers(node.engine)
 
 
 def _well(node: Node) -> bool:

@@ -208,7 +208,7 @@ class Node:
             self.counters.unknown_commits += 1
             log.warning("the outcome of a commit is unknown, taking a new epoch: %s", error)
             self.engine = None
-            await self._rest(0.0)  # once costs no time; a store that fails again and again is given some
+            await self._rest(0.0, 1.0)  # once costs no time; a store that fails again and again is given some
             return True
         except Exception:
             self.counters.defects += 1
@@ -219,15 +219,16 @@ class Node:
         finally:
             self._end(engine)
 
-    async def _rest(self, first: float = _FIRST_PAUSE) -> None:
+    async def _rest(self, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> None:
         """A pause before something that may fail again, longer each time, short again after a while without failure.
 
         Args:
             first: Seconds after the first failure.
+            longest: Seconds at most.
         """
         now = self._clock.monotonic()
         again = now - self._failed_at < 1.0 + 2 * self._pause
-        self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self._pause * 2)) if again else first
+        self._pause = min(longest, max(_FIRST_PAUSE, self._pause * 2)) if again else first
         self._failed_at = now + self._pause
         await asyncio.sleep(self._pause)
 
