@@ -62,7 +62,7 @@ def timeout(stage: Stage) -> None:
         order_id, answer = stage.order_later("ann", "lamp")
         stage.reserved_while_unpaid("lamp")
         stage.say(f"the lamp is reserved, payment waits; after {PATIENCE:g} s the coordinator has had enough")
-        stage.decided(order_id, "ROLLING_BACK")
+        stage.decided(order_id, "ROLLING_BACK", "ROLLED_BACK")
     stage.expect(f"ann is told that her order failed ({answer.result().code})", answer.result().code == 503)
     stage.settled()
     reason = stage.ledger.reason(order_id)  # the payment ends at the deadline as well: whoever is faster says why
@@ -88,7 +88,7 @@ def restarted_participant(stage: Stage) -> None:
         stage.reserved_while_unpaid("tea")
         stage.services["stock"].stop()
         stage.say("the tea is reserved; the stock service is stopped")
-    stage.decided(order_id)
+    stage.decided(order_id, "COMMITTING")
     stage.expect("commit is decided while nobody can sell the tea", stage.ledger.reserved("tea") == 1)
     stage.services["stock"].start()
     stage.settled()
@@ -171,7 +171,7 @@ def _stuck_in_confirm(stage: Stage, sku: str, strike: Callable[[], None]) -> tup
             order_id, answer = stage.order_later("ann", sku)
             stage.reserved_while_unpaid(sku)
             goods.enter_context(stage.slow_goods(sku))
-        stage.decided(order_id)
+        stage.decided(order_id, "COMMITTING")
         stage.expect("commit is decided and the goods are not sold yet", stage.ledger.reserved(sku) == 1)
         strike()
     return order_id, answer

@@ -135,9 +135,9 @@ class Stage:
         """Wait until the stock service has registered its branch; the try waits for `slow_goods`."""
         wait_until(lambda: self.ledger.branches(order_id) > 0, what=f"the branch of {order_id}")
 
-    def decided(self, order_id: str, status: str = "COMMITTING") -> None:
-        """Wait until the coordinator has written its decision."""
-        wait_until(lambda: self.ledger.transaction(order_id) == status, what=f"the decision on {order_id}")
+    def decided(self, order_id: str, *statuses: str) -> None:
+        """Wait until the coordinator has written its decision, by which the transaction is in one of `statuses`."""
+        wait_until(lambda: self.ledger.transaction(order_id) in statuses, what=f"the decision on {order_id}")
 
     # ------------------------------------------------------------ looking
 
