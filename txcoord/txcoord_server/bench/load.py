@@ -81,6 +81,7 @@ class Load:
         self._start = [0.0] * in_flight
         self._next_branch = 0
         self._last_branch = 0
+        self._asked = False
         self._cap = 128
         self._requests: list[pb.Request] = []
         self._reports: tuple[list[str], list[int]] = ([], [])
@@ -139,7 +140,8 @@ class Load:
 
     def _branch_id(self) -> int:
         self._next_branch += 1
-        if self._next_branch + 1_000 == self._last_branch or self._next_branch >= self._last_branch:
+        if self._last_branch - self._next_branch < 2 * self.in_flight and not self._asked:
+            self._asked = True
             self._requests.append(pb.Request(id=1 << 41, allocate=pb.AllocateBranchIdsRequest(count=100_000)))
         return self._next_branch - 1
 
@@ -225,6 +227,7 @@ class Load:
                 if event.HasField("branch_ids"):
                     self._next_branch = event.branch_ids.first
                     self._last_branch = event.branch_ids.first + event.branch_ids.count
+                    self._asked = False
                 elif not event.HasField("moved"):
                     raise AssertionError(f"unexpected answer: {event}")
             self._wake.set()
