@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from txcoord_sdk.testing import CoordinatorProcess
 
+from tests.integration.server.desk import Desk
+from tests.integration.server.participant import Participant
+from tests.integration.server.stub import STOCK
 from tests.servers import TcpProxy
 from tests.servers.fixtures import FreshUrl
 
@@ -48,3 +51,17 @@ def start(url: str) -> Iterator[Start]:
             return stack.enter_context(CoordinatorProcess(url, options=("--node", name)))
 
         yield make
+
+
+@pytest.fixture
+def desk(coordinator: CoordinatorProcess) -> Iterator[Desk]:
+    """An operator's desk at the module's coordinator."""
+    with Desk(coordinator.address) as desk:
+        yield desk
+
+
+@pytest.fixture
+def stock(coordinator: CoordinatorProcess) -> Iterator[Participant]:
+    """A participant of the module's coordinator."""
+    with Participant(coordinator.address, STOCK) as participant:
+        yield participant

@@ -59,18 +59,6 @@ def terminal(coordinator: CoordinatorProcess) -> Terminal:
     return Terminal(coordinator.address)
 
 
-@pytest.fixture
-def desk(coordinator: CoordinatorProcess) -> Iterator[Desk]:
-    with Desk(coordinator.address) as desk:
-        yield desk
-
-
-@pytest.fixture
-def stock(coordinator: CoordinatorProcess) -> Iterator[Participant]:
-    with Participant(coordinator.address, STOCK) as participant:
-        yield participant
-
-
 # ---------------------------------------------------------------- looking
 
 

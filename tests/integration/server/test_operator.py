@@ -38,18 +38,6 @@ def coordinator() -> Iterator[CoordinatorProcess]:
         yield running
 
 
-@pytest.fixture
-def desk(coordinator: CoordinatorProcess) -> Iterator[Desk]:
-    with Desk(coordinator.address) as desk:
-        yield desk
-
-
-@pytest.fixture
-def stock(coordinator: CoordinatorProcess) -> Iterator[Participant]:
-    with Participant(coordinator.address, STOCK) as participant:
-        yield participant
-
-
 def test_a_parked_branch_is_settled_by_a_retry(desk: Desk, stock: Participant) -> None:
     parked = desk.parked(stock)
     assert parked.explanation_code == "BRANCH_PARKED"
