@@ -90,7 +90,7 @@ class Sqlite(Dialect):
 class Postgresql(Dialect):
     """PostgreSQL and what is compatible with it."""
 
-    now = literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)", BigInteger)
+    now = literal_column("CAST(extract(epoch FROM statement_timestamp()) * 1000 AS bigint)", BigInteger)
 
     def insert_if_absent(self, table: Table) -> Insert:
         """See `Dialect.insert_if_absent`."""

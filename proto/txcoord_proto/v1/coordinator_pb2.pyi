@@ -493,19 +493,19 @@ class Event(_message.Message):
     moved: Moved
     def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., decision: _Optional[_Union[DecisionReply, _Mapping]] = ..., status: _Optional[_Union[StatusReply, _Mapping]] = ..., lock: _Optional[_Union[LockReply, _Mapping]] = ..., settled: _Optional[_Union[SettledReply, _Mapping]] = ..., branch_ids: _Optional[_Union[BranchIdBlock, _Mapping]] = ..., moved: _Optional[_Union[Moved, _Mapping]] = ...) -> None: ...
 
-class Command(_message.Message):
-    __slots__ = ("xid", "resource", "commit", "branch_ids", "arguments")
-    XID_FIELD_NUMBER: _ClassVar[int]
+class Commands(_message.Message):
+    __slots__ = ("resource", "commit", "xids", "branch_ids", "arguments")
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
+    XIDS_FIELD_NUMBER: _ClassVar[int]
     BRANCH_IDS_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
-    xid: str
     resource: str
     commit: bool
+    xids: _containers.RepeatedScalarFieldContainer[str]
     branch_ids: _containers.RepeatedScalarFieldContainer[int]
     arguments: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, xid: _Optional[str] = ..., resource: _Optional[str] = ..., commit: bool = ..., branch_ids: _Optional[_Iterable[int]] = ..., arguments: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    def __init__(self, resource: _Optional[str] = ..., commit: bool = ..., xids: _Optional[_Iterable[str]] = ..., branch_ids: _Optional[_Iterable[int]] = ..., arguments: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ServerBatch(_message.Message):
     __slots__ = ("epoch", "commit_seq", "events", "ok", "settled", "begun", "begun_xids", "reported", "commands")
@@ -526,5 +526,5 @@ class ServerBatch(_message.Message):
     begun: _containers.RepeatedScalarFieldContainer[int]
     begun_xids: _containers.RepeatedScalarFieldContainer[str]
     reported: _containers.RepeatedScalarFieldContainer[int]
-    commands: _containers.RepeatedCompositeFieldContainer[Command]
-    def __init__(self, epoch: _Optional[int] = ..., commit_seq: _Optional[int] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., ok: _Optional[_Iterable[int]] = ..., settled: _Optional[_Iterable[int]] = ..., begun: _Optional[_Iterable[int]] = ..., begun_xids: _Optional[_Iterable[str]] = ..., reported: _Optional[_Iterable[int]] = ..., commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ...) -> None: ...
+    commands: _containers.RepeatedCompositeFieldContainer[Commands]
+    def __init__(self, epoch: _Optional[int] = ..., commit_seq: _Optional[int] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., ok: _Optional[_Iterable[int]] = ..., settled: _Optional[_Iterable[int]] = ..., begun: _Optional[_Iterable[int]] = ..., begun_xids: _Optional[_Iterable[str]] = ..., reported: _Optional[_Iterable[int]] = ..., commands: _Optional[_Iterable[_Union[Commands, _Mapping]]] = ...) -> None: ...

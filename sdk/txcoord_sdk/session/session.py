@@ -12,6 +12,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from copy import copy
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from txcoord_proto.errors import (
@@ -304,7 +306,9 @@ class Session:
         for event in batch.events:
             moved = self._event(event) or moved
         for m in batch.commands:
-            self._on_command(Command(m.xid, m.resource, m.commit, tuple(map(BranchCommand, m.branch_ids, m.arguments))))
+            rows = zip(m.xids, map(BranchCommand, m.branch_ids, m.arguments))
+            for xid, branches in groupby(rows, itemgetter(0)):
+                self._on_command(Command(xid, m.resource, m.commit, tuple(branch for _, branch in branches)))
         if moved is not None:
             raise moved
 

@@ -225,21 +225,21 @@ class Participant:
     def __init__(self, address: str, *resources: str) -> None:
         self._stream = Stream(address, service="participant", resources=resources)
 
-    def command(self) -> pb.Command:
-        """The next command."""
+    def commands(self) -> pb.Commands:
+        """The next commands."""
         while not (batch := self._stream.read()).commands:
             pass
         assert len(batch.commands) == 1
         return batch.commands[0]
 
-    def done(self, command: pb.Command) -> None:
-        """Its second phase is done."""
-        xids = [command.xid] * len(command.branch_ids)
-        self._stream.write(pb.ClientBatch(done_xids=xids, done_branches=command.branch_ids))
+    def done(self, commands: pb.Commands) -> None:
+        """Their second phases are done."""
+        self._stream.write(pb.ClientBatch(done_xids=commands.xids, done_branches=commands.branch_ids))
 
-    def failed(self, command: pb.Command, result: pb.CommandResult) -> None:
-        """Its second phase did not succeed."""
-        answer = pb.AnswerRequest(xid=command.xid, branch_id=command.branch_ids[0], result=result, code="DIRTY", error="no stock")
+    def failed(self, commands: pb.Commands, result: pb.CommandResult) -> None:
+        """The second phase of the first did not succeed."""
+        xid, branch_id = commands.xids[0], commands.branch_ids[0]
+        answer = pb.AnswerRequest(xid=xid, branch_id=branch_id, result=result, code="DIRTY", error="no stock")
         self._stream.send(answer=answer)
 
     def __enter__(self) -> Participant:

@@ -104,11 +104,11 @@ def test_waiting_for_settlement(order: Transport, coordinator: CoordinatorProces
     act = order.commit if commit else order.rollback
     with Participant(coordinator.address, resource) as participant, ThreadPoolExecutor(1) as thread:
         answer = thread.submit(act, xid, pb.WAIT_SETTLED)
-        command = participant.command()
-        assert (command.xid, command.resource, command.commit) == (xid, resource, commit)
+        commands = participant.commands()
+        assert (list(commands.xids), commands.resource, commands.commit) == ([xid], resource, commit)
         time.sleep(0.1)
         assert not answer.done(), "it is not settled"
-        participant.done(command)
+        participant.done(commands)
         assert answer.result(5) == Ending("COMMIT" if commit else "ROLLBACK", True)
     assert act(xid).settled, "and it is heard again"
     found = order.status(xid)
@@ -197,7 +197,7 @@ def test_a_branch_that_needs_a_person(order: Transport, coordinator: Coordinator
     xid = order.prepared(resource)
     with Participant(coordinator.address, resource) as participant, ThreadPoolExecutor(1) as thread:
         answer = thread.submit(order.commit, xid, pb.WAIT_SETTLED)
-        participant.failed(participant.command(), pb.COMMAND_PARK)
+        participant.failed(participant.commands(), pb.COMMAND_PARK)
         ending = answer.result(5)
     assert (ending.decision, ending.settled) == ("COMMIT", False)
     found = order.status(xid)

@@ -61,26 +61,25 @@ class Participant:
         numbers = itertools.count(2)
         try:
             for batch in itertools.chain((first,), self._call):
-                for command in batch.commands:
-                    self._answer(command, numbers)
+                for commands in batch.commands:
+                    self._answer(commands, numbers)
         except grpc.RpcError:
             pass  # it was closed, or the coordinator is gone
         self.ended = True
 
-    def _answer(self, command: pb.Command, numbers: Iterator[int]) -> None:
-        self.commanded.extend(command.branch_ids)
+    def _answer(self, commands: pb.Commands, numbers: Iterator[int]) -> None:
+        self.commanded.extend(commands.branch_ids)
         if self.silent:
             return
         if self.result == pb.COMMAND_DONE:
-            ids = list(command.branch_ids)
-            self._out.put(pb.ClientBatch(done_xids=[command.xid] * len(ids), done_branches=ids))
+            self._out.put(pb.ClientBatch(done_xids=commands.xids, done_branches=commands.branch_ids))
             return
         requests = [
             pb.Request(
                 id=next(numbers),
-                answer=pb.AnswerRequest(xid=command.xid, branch_id=id, result=self.result, code=self.code, error="as told"),
+                answer=pb.AnswerRequest(xid=xid, branch_id=id, result=self.result, code=self.code, error="as told"),
             )
-            for id in command.branch_ids
+            for xid, id in zip(commands.xids, commands.branch_ids)
         ]
         self._out.put(pb.ClientBatch(requests=requests))
 

@@ -45,7 +45,7 @@ def test_a_client_that_stops_reading_is_cut_off_and_finds_everything_again(coord
     with Stream(coordinator.address, instance="healed", resources=[STOCK]) as healed:
         while not (batch := healed.read()).commands:
             pass
-        assert [command.xid for command in batch.commands] == [xid]
+        assert [list(commands.xids) for commands in batch.commands] == [[xid]]
 
 
 def test_commands_with_large_arguments_travel_in_batches_that_arrive(coordinator: CoordinatorProcess) -> None:
@@ -65,11 +65,10 @@ def test_commands_with_large_arguments_travel_in_batches_that_arrive(coordinator
             while len(done) < 41:
                 batch = participant.read()
                 assert batch.ByteSize() < 6 * MIB
-                for command in batch.commands:
-                    done[command.xid] = sum(map(len, command.arguments))
-                    participant.write(
-                        pb.ClientBatch(done_xids=[command.xid] * len(command.branch_ids), done_branches=command.branch_ids)
-                    )
+                for commands in batch.commands:
+                    for xid, arguments in zip(commands.xids, commands.arguments):
+                        done[xid] = done.get(xid, 0) + len(arguments)
+                    participant.write(pb.ClientBatch(done_xids=commands.xids, done_branches=commands.branch_ids))
             assert done == {**dict.fromkeys(xids, MIB), several: 5 * MIB}
             wait_until(lambda: stub.status(several).status == pb.ROLLED_BACK, 5, "the last settlement")
         assert all(stub.status(xid).status == pb.COMMITTED for xid in xids)

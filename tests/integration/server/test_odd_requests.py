@@ -44,10 +44,10 @@ class Oddity:
         self.fill(getattr(request, kind))
         return request
 
-    def answer(self, command: pb.Command) -> pb.Request:
+    def answer(self, xid: str, branch_id: int) -> pb.Request:
         """A second phase did not succeed, for an odd reason."""
         result = self.chance.choice([pb.COMMAND_RETRY, pb.COMMAND_UNAVAILABLE, pb.COMMAND_PARK])
-        message = pb.AnswerRequest(xid=command.xid, branch_id=command.branch_ids[0], result=result)
+        message = pb.AnswerRequest(xid=xid, branch_id=branch_id, result=result)
         message.code, message.error = self.chance.choice(TEXTS), self.chance.choice(TEXTS)
         return pb.Request(id=1 << 41, answer=message)
 
@@ -114,7 +114,8 @@ async def exchange(address: str, oddity: Oddity) -> int:
                     answered += len(waiting & heard)
                     waiting -= heard
                     oddity.xids.extend(batch.begun_xids[:3])
-                    await call.write(pb.ClientBatch(requests=[oddity.answer(c) for c in batch.commands]))
+                    rows = (row for commands in batch.commands for row in zip(commands.xids, commands.branch_ids))
+                    await call.write(pb.ClientBatch(requests=[oddity.answer(*row) for row in rows]))
                     assert not [e.error for e in batch.events if e.error.code == "INTERNAL"]
         return answered
 

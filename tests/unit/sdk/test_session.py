@@ -84,9 +84,13 @@ async def test_commands_are_handed_on_and_answered() -> None:
     async with scene() as s:
         wire = await s.wires.next()
         await wire.welcome()
-        wire.answer(commands=[pb.Command(xid="g.5.1", resource="r", commit=True, branch_ids=[3, 2], arguments=[b"c", b"b"])])
+        xids, ids, arguments = ["g.5.1", "g.5.1", "g.5.2"], [3, 2, 4], [b"c", b"b", b"d"]
+        wire.answer(commands=[pb.Commands(resource="r", commit=True, xids=xids, branch_ids=ids, arguments=arguments)])
         await settle_down()
-        assert s.commands == [Command("g.5.1", "r", True, (BranchCommand(3, b"c"), BranchCommand(2, b"b")))]
+        assert s.commands == [
+            Command("g.5.1", "r", True, (BranchCommand(3, b"c"), BranchCommand(2, b"b"))),
+            Command("g.5.2", "r", True, (BranchCommand(4, b"d"),)),
+        ]
         s.session.done("g.5.1", 3)
         s.session.failed("g.5.1", 2, CommandResult.PARK, "DIRTY", "x" * 9000)
         answer = (await wire.asked("answer")).answer

@@ -218,11 +218,10 @@ class Load:
                 self._advance(slot - 1)
             for slot in batch.settled:
                 self._advance(slot - 1)
-            for command in batch.commands:
-                for branch in command.branch_ids:
-                    self._settled += 1
-                    self._done[0].append(command.xid)
-                    self._done[1].append(branch)
+            for commands in batch.commands:
+                self._settled += len(commands.xids)
+                self._done[0].extend(commands.xids)
+                self._done[1].extend(commands.branch_ids)
             for event in batch.events:
                 if event.HasField("branch_ids"):
                     self._next_branch = event.branch_ids.first

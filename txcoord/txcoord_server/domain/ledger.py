@@ -45,7 +45,8 @@ class Ledger:
         self.by_xid[transaction.xid] = transaction
         self.unfinished[transaction.status] += 1
         transaction.account.unfinished += 1
-        self.weight += sum(branch.weight for branch in transaction.branches)
+        for branch in transaction.branches:
+            self.weight += branch.weight
         if transaction.begin_key:
             self.by_begin_key[transaction.begin_key] = transaction
 
@@ -65,7 +66,8 @@ class Ledger:
         del self.by_xid[transaction.xid]
         self.unfinished[transaction.status] -= 1
         transaction.account.unfinished -= 1
-        self.weight -= sum([branch.weight for branch in transaction.branches])
+        for branch in transaction.branches:
+            self.weight -= branch.weight
         if transaction.begin_key:
             self.by_begin_key.pop(transaction.begin_key, None)
 

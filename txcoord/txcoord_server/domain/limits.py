@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from txcoord_proto.errors import InvalidArgumentError
 
@@ -20,7 +21,7 @@ MAX_INSTANCE = 128
 MAX_SERVICE = 128
 MAX_BRANCH_ID = (1 << 63) - 1
 
-_RESOURCE = re.compile(rf"[A-Za-z0-9_.:@/-]{{1,{MAX_RESOURCE}}}")
+_RESOURCE = re.compile(r"[A-Za-z0-9_.:@/-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,14 @@ def clean_text(text: str, longest: int) -> str:
     return text[:longest].replace("\0", "\ufffd")
 
 
+@lru_cache(maxsize=4096)
+def _is_resource(name: str) -> bool:
+    return _RESOURCE.fullmatch(name) is not None
+
+
 def check_resource(resource: str) -> None:
     """Refuse a resource name that is not `service:action@database-id` or `db@database-id` in shape."""
-    if _RESOURCE.fullmatch(resource) is None:
+    if len(resource) > MAX_RESOURCE or not _is_resource(resource):
         raise InvalidArgumentError(
             f"resource {resource[:80]!r}: 1 to {MAX_RESOURCE} letters, digits and _.:@/- are allowed",
             {"field": "resource"},

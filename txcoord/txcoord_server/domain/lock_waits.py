@@ -14,7 +14,7 @@ from txcoord_proto.status import GlobalStatus
 
 from txcoord_server.domain.answers import Answer, Ticket
 from txcoord_server.domain.ledger import Ledger
-from txcoord_server.domain.locks import Conflict, Deadlock, Granted, LockRequest, Queued
+from txcoord_server.domain.locks import GRANTED, Conflict, Deadlock, LockRequest, Queued
 from txcoord_server.domain.session import Branch, Transaction
 
 _AGAIN = "try again"
@@ -82,11 +82,8 @@ class LockWaits:
         branch = registration.branch
         until = now + wait if wait else 0
         request = LockRequest(branch.transaction, branch.resource, branch.lock_keys, until, holds_row_locks)
-        while True:
-            match self._ledger.locks.acquire(request):
-                case Granted():
-                    self._admit(registration)
-                    return
+        while (outcome := self._ledger.locks.acquire(request)) is not GRANTED:
+            match outcome:
                 case Queued():
                     self._waiting[request] = registration
                     return
@@ -96,6 +93,7 @@ class LockWaits:
                     raise conflict(DeadlockError, branch, key, holder, _WHOLE_AGAIN)
                 case Deadlock(victim):
                     self._defeat(victim, now)
+        self._admit(registration)
 
     def waiting(self, transaction: Transaction, branch_id: int) -> Registration | None:
         """The registration of that branch, if it waits: a client that lost its stream sends it again."""

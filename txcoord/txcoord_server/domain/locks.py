@@ -24,6 +24,9 @@ class Granted:
     """All keys belong to the asking transaction now."""
 
 
+GRANTED = Granted()
+
+
 @dataclass(frozen=True, slots=True)
 class Conflict:
     """A key is held by another transaction, and the caller would not wait."""
@@ -107,7 +110,7 @@ class LockTable:
         blocked = self._blocked(request)
         if blocked is None:
             self._take(request)
-            return Granted()
+            return GRANTED
         key, holder = blocked
         hopeless = request.holds_row_locks and holder.decision is Decision.ROLLBACK
         if hopeless or not request.until:

@@ -42,6 +42,7 @@ class Branch:
         "stored",
         "transaction",
         "type",
+        "weight",
         "work",
     )
 
@@ -73,11 +74,8 @@ class Branch:
         self.stored = False
         self.work: object = None
         """The dispatcher's command that this branch is part of, if any."""
-
-    @property
-    def weight(self) -> int:
+        self.weight = len(arguments) + sum(map(len, lock_keys))
         """Bytes that a client has handed over for us to keep."""
-        return len(self.arguments) + sum(map(len, self.lock_keys))
 
 
 class Waiter:

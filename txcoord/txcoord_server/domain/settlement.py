@@ -105,9 +105,11 @@ class Settler:
 
     def release_decided(self, transaction: Transaction, now: int) -> None:
         """Give back the locks that a decision frees at once: of committed AT branches, and where every branch failed."""
-        resources = dict.fromkeys(branch.resource for branch in transaction.branches if branch.lock_keys)
-        for resource in resources:
-            self._release(transaction, resource, now)
+        done = set()
+        for branch in transaction.branches:
+            if branch.lock_keys and branch.resource not in done:
+                done.add(branch.resource)
+                self._release(transaction, branch.resource, now)
 
     @staticmethod
     def needs_locks(transaction: Transaction, resource: str) -> bool:
@@ -118,10 +120,12 @@ class Settler:
         if transaction.decision is None:
             return True
         committed = transaction.decision is Decision.COMMIT
-        return any(
-            branch.resource == resource and branch.status not in ENDED_BRANCH and not (committed and branch.type is BranchType.AT)
-            for branch in transaction.branches
-        )
+        for branch in transaction.branches:
+            if branch.resource != resource or branch.status in ENDED_BRANCH:
+                continue
+            if not (committed and branch.type is BranchType.AT):
+                return True
+        return False
 
     def finish(self, transaction: Transaction, now: int) -> None:
         """Nothing is expected of any branch: the transaction is over."""

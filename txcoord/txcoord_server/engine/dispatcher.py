@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from operator import attrgetter
 
 from txcoord_proto.status import BranchStatus, CommandResult, Decision
 
@@ -28,6 +29,7 @@ from txcoord_server.engine.ports import Rng
 log = logging.getLogger(__name__)
 
 _BURST = 100
+_NEXT_TRY = attrgetter("next_try_at")
 _NOT_DUE = ENDED_BRANCH | {BranchStatus.PARKED}
 """A parked branch waits for an operator, also over a restart."""
 
@@ -130,19 +132,19 @@ class Dispatcher:
 
     def dispatch(self, transaction: Transaction) -> None:
         """Start the second phase of everything in a decided transaction that is not under way."""
-        waiting = [b for b in transaction.branches if b.work is None and b.status not in _NOT_DUE]
-        if transaction.decision is Decision.ROLLBACK:
-            waiting.reverse()
-        by_resource: dict[str, list[Branch]] = {}
-        for branch in waiting:
-            by_resource.setdefault(branch.resource, []).append(branch)
-        now = self._now()
-        for name, branches in by_resource.items():
-            work = Work(transaction, name, branches)
-            for branch in branches:
+        committed = transaction.decision is Decision.COMMIT
+        works: dict[str, Work] = {}
+        for branch in transaction.branches if committed else reversed(transaction.branches):
+            if branch.work is None and branch.status not in _NOT_DUE:
+                work = works.get(branch.resource)
+                if work is None:
+                    work = works[branch.resource] = Work(transaction, branch.resource, [])
+                work.branches.append(branch)
                 branch.work = work
+        now = self._now()
+        for name, work in works.items():
             resource = self._resource(name)
-            due = min([branch.next_try_at for branch in branches])
+            due = min(map(_NEXT_TRY, work.branches))
             if due > now:
                 heapq.heappush(resource.delayed, (due, next(self._order), work))
             else:
@@ -304,7 +306,9 @@ class Dispatcher:
         if not work.branches:
             return
         now = self._now()
+        work.size = 0
         for branch in work.branches:
+            work.size += len(branch.arguments)
             if branch.attempts:
                 self._counters.retries += 1
             branch.attempts += 1
@@ -314,7 +318,6 @@ class Dispatcher:
                 branch.first_command_at = now
         work.connection = connection
         work.sent_at = now
-        work.size = sum([len(branch.arguments) for branch in work.branches])
         self.resources[work.resource].in_flight += 1
         connection.in_flight[work] = None
         connection.command(work)

@@ -96,7 +96,7 @@ class GroupWrite:
         epoch: Of the writer.
         commit_seq: Number of this commit; the row must hold the one before.
         branch_ids: Branch ids below this have been granted once this commit is durable.
-        waiting: How many answers wait for it: a small group is written without leaving the thread.
+        waiting: How many answers wait for it.
         new_globals, changed_globals, new_branches, changed_branches: Rows, columns as named above.
         purge_ranges: Rows that leave by the common rule, or beyond the newest ones with a business key.
         purge_xids: Further rows that leave.

@@ -131,20 +131,24 @@ def batch(epoch: int, commit_seq: int, out: Outgoing) -> pb.ServerBatch:
         begun=out.begun,
         begun_xids=out.begun_xids,
         reported=out.reported,
-        commands=[command(work) for work in out.commands],
+        commands=commands(out.commands),
     )
 
 
-def command(work: Work) -> pb.Command:
-    """A command of the second phase."""
-    branches = work.branches
-    return pb.Command(
-        xid=work.transaction.xid,
-        resource=work.resource,
-        commit=work.transaction.decision is Decision.COMMIT,
-        branch_ids=[b.id for b in branches],
-        arguments=[b.arguments for b in branches],
-    )
+def commands(works: Iterable[Work]) -> list[pb.Commands]:
+    """Second phases: one message per resource and decision, since making a message costs as much as filling many rows."""
+    columns: dict[tuple[str, Decision | None], tuple[list[str], list[int], list[bytes]]] = {}
+    for work in works:
+        xid, key = work.transaction.xid, (work.resource, work.transaction.decision)
+        xids, ids, arguments = columns.get(key) or columns.setdefault(key, ([], [], []))
+        for branch in work.branches:
+            xids.append(xid)
+            ids.append(branch.id)
+            arguments.append(branch.arguments)
+    return [
+        pb.Commands(resource=resource, commit=decision is Decision.COMMIT, xids=xids, branch_ids=ids, arguments=arguments)
+        for (resource, decision), (xids, ids, arguments) in columns.items()
+    ]
 
 
 def transaction(v: TransactionView) -> pb.Transaction:

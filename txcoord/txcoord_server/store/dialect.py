@@ -14,8 +14,8 @@ from txcoord_server.engine.storage import GroupWrite
 class Dialect(ABC):
     """Group commits and session locks of one kind of database; `raw` is a connection of its driver."""
 
-    inline: ClassVar[int] = 0
-    """Group commits that fewer answers wait for are written without leaving the engine's thread; 0: none, it may wait long."""
+    embedded: ClassVar[bool] = False
+    """Whether it works in our own process: then a group commit is mostly computing, and gains nothing by a thread of its own."""
     batch_cap: ClassVar[int] = 0
     """Messages in one batch on the wire that suit it; 0: any number."""
 

@@ -1,8 +1,8 @@
 """The store on a relational database: `Store` for every dialect.
 
-Group commits go through one connection of their own in one writer thread; everything else (takeover, loading, a person's
-questions) is rare and goes through SQLAlchemy in a second thread, so that no question waits behind a commit and no commit behind
-a question.
+Group commits go through one connection of their own in one writer thread (`disk` tells of the exception); everything else
+(takeover, loading, a person's questions) is rare and goes through SQLAlchemy in a second thread, so that no question waits behind
+a commit and no commit behind a question.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from txcoord_server.engine.storage import (
 from txcoord_server.store import schema
 from txcoord_server.store.clock import DatabaseNow
 from txcoord_server.store.dialect import Dialect
+from txcoord_server.store.disk import Disk
 from txcoord_server.store.migrate import migrate
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class SqlStore:
         """Whether the session lock is ours."""
         self._hindered = False
         """Whether the last group commit failed: the next may wait long, and not in the engine's thread."""
+        self._disk = Disk()
         self.batch_cap = dialect.batch_cap
         self.url = engine.url.render_as_string(hide_password=True)
         """For people: without its password."""
@@ -260,8 +262,10 @@ class SqlStore:
 
     async def commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
         """See `Store.commit`."""
-        if write.waiting < self._dialect.inline and self._raw is not None and not self._hindered:
-            return self._commit(write)
+        here = self._dialect.embedded and self._raw is not None and not self._hindered
+        if here and self._disk.suits(write.waiting):
+            with self._disk.measured():
+                return self._commit(write)
         return await self._run(self._writer, self._commit, write)
 
     def _commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:

@@ -62,7 +62,7 @@ def _flat(rows: Any) -> list[Any]:
 class SqliteDialect(Dialect):
     """See the module."""
 
-    inline: ClassVar[int] = 8
+    embedded: ClassVar[bool] = True
     batch_cap: ClassVar[int] = 128
 
     def __init__(self, group: str, path: str) -> None:
