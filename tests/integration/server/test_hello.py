@@ -65,6 +65,8 @@ def test_a_client_that_has_seen_more_commits_is_witness_of_a_store_that_lost_som
         assert "lost acknowledged commits" not in coordinator.log()
     with Stream(coordinator.address, epoch_seen=epoch, commit_seq_seen=1 << 40):
         assert f"a client has seen group commit {1 << 40} of epoch {epoch}" in coordinator.log()
+    with Stream(coordinator.address, epoch_seen=1, commit_seq_seen=1 << 41):  # of a leader before
+        assert f"a client has seen group commit {1 << 41} of epoch 1," in coordinator.log()
 
 
 @pytest.mark.parametrize(

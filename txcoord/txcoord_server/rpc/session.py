@@ -265,11 +265,13 @@ class Session:
 
     @staticmethod
     def _check_witness(engine: Engine, hello: pb.Hello) -> None:
-        """A client that saw a higher commit number of this very epoch is witness that the store lost commits."""
-        if hello.epoch_seen == engine.lease.epoch and hello.commit_seq_seen > engine.commit_seq:
+        """A client that saw a higher commit number than the store had by the end of that epoch is witness of lost commits."""
+        last = engine.commit_seq if hello.epoch_seen == engine.lease.epoch else engine.lease.commit_seq
+        if hello.commit_seq_seen > last:
             log.critical(
-                "a client has seen group commit %d of epoch %d, the store is at %d: it has lost acknowledged commits",
-                hello.commit_seq_seen, hello.epoch_seen, engine.commit_seq,
+                "a client has seen group commit %d of epoch %d, the store had got to %d: it has lost acknowledged commits; was "
+                "it restored from a backup? Stop the services, and see the page on production",
+                hello.commit_seq_seen, hello.epoch_seen, last,
             )  # fmt: skip
 
 
