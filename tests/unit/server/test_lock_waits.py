@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from txcoord_proto.status import BranchType, GlobalStatus, Reason
 from txcoord_server.domain.answers import OK
 from txcoord_server.domain.session import Transaction
 from txcoord_server.domain.transactions import NewBranch, NewTransaction
 
-from tests.unit.server.books import Books, begun_xid
+from tests.unit.server.books import Books, Caller, begun_xid
 
 DB = "db@1"
 
@@ -40,6 +41,23 @@ def test_a_waiting_registration_that_is_sent_again_is_one_branch_and_answered_on
     books.commit_group()
     assert books.told(again) is OK
     assert [b.id for b in transaction.branches] == [77]
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_a_waiting_registration_that_comes_over_two_streams_is_answered_over_both(granted: bool) -> None:
+    """What was sent over a stream that broke may arrive after what was sent again over the next one."""
+    books, elsewhere = Books(), Caller()
+    holder, transaction = held(books, "a"), books.begin()
+    request = wait(books, transaction, "a", id=77)
+    new = NewBranch(77, BranchType.AT, DB, ("a",), lock_wait=30_000)
+    books.t.register((elsewhere, 1), transaction.xid, new, books.now)
+    if granted:
+        books.commit(holder.xid)
+    else:
+        books.t.tick(books.now + 30_000)
+    books.commit_group()
+    assert elsewhere.told[1] == books.told(request)
+    assert (elsewhere.told[1] is OK) is granted
 
 
 def test_a_waiting_branch_id_with_other_contents_is_refused() -> None:

@@ -26,16 +26,26 @@ class Registration:
 
     Args:
         branch: It; not yet among its transaction's branches.
-        ticket: Who is told; a repeated registration replaces it.
+        ticket: Who is told.
         answer: What he is told when the branch is registered.
     """
 
-    __slots__ = ("answer", "branch", "ticket")
+    __slots__ = ("answer", "branch", "tickets")
 
     def __init__(self, branch: Branch, ticket: Ticket, answer: Answer) -> None:
         self.branch = branch
-        self.ticket = ticket
+        self.tickets = [ticket]
         self.answer = answer
+
+    def repeated(self, ticket: Ticket) -> None:
+        """It came again: of one stream the newer counts; of two streams both, since the one that comes last may be the older."""
+        self.tickets = [other for other in self.tickets if other[0] is not ticket[0]]
+        self.tickets.append(ticket)
+
+    def tell(self, ledger: Ledger, answer: Answer) -> None:
+        """Have everybody who waits for it be told after the next group commit."""
+        for ticket in self.tickets:
+            ledger.answer(ticket, answer)
 
 
 class LockWaits:

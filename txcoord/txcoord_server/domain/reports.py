@@ -28,21 +28,20 @@ class Reports:
         self._old: dict[Branch, Ticket] = {}
         self._turn = 0
 
-    def __contains__(self, branch: Branch) -> bool:
-        return branch in self._young or branch in self._old
-
     def hold(self, branch: Branch, ticket: Ticket) -> None:
-        """Take a report of DONE; a repeated one replaces the ticket."""
-        self._old.pop(branch, None)
+        """Take a report of DONE."""
         self._young[branch] = ticket
+
+    def take(self, branch: Branch) -> Ticket | None:
+        """Give back a report, to be written and acknowledged by the caller; None: it is not held."""
+        return self._young.pop(branch, None) or self._old.pop(branch, None)
 
     def decided(self, transaction: Transaction) -> None:
         """Acknowledge the transaction's reports with its decision."""
         if not (self._young or self._old):
             return
         for branch in transaction.branches:
-            ticket = self._young.pop(branch, None) or self._old.pop(branch, None)
-            if ticket is not None:
+            if (ticket := self.take(branch)) is not None:
                 self._ledger.effects.answers.append((ticket, Reported(branch.id)))
 
     def tick(self, now: int) -> None:

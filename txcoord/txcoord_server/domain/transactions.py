@@ -34,7 +34,7 @@ from txcoord_proto.status import (
 from txcoord_proto.xid import epoch_prefix, mint
 
 from txcoord_server.domain import limits as bounds
-from txcoord_server.domain.answers import OK, Answer, Begun, LockState, Reported, Settlements, Ticket
+from txcoord_server.domain.answers import OK, Answer, Begun, LockState, Refused, Reported, Settlements, Ticket
 from txcoord_server.domain.effects import AbsentQuestion
 from txcoord_server.domain.ledger import Ledger
 from txcoord_server.domain.limits import Limits
@@ -227,7 +227,7 @@ class Transactions:
             )
         if self.lock_waits and (waiting := self.lock_waits.waiting(transaction, new.id)) is not None:
             _check_same(waiting.branch, new)
-            waiting.ticket = ticket
+            waiting.repeated(ticket)
             return
         self._check_branch(transaction, new)
         branch = Branch(transaction, new.id, new.type, new.resource, new.lock_keys, new.arguments)
@@ -283,10 +283,10 @@ class Transactions:
         if transaction.stored_status is None:
             effects.transactions[transaction] = None
         effects.branches[branch] = None
-        self.ledger.answer(registration.ticket, registration.answer)
+        registration.tell(self.ledger, registration.answer)
 
     def _refuse_registration(self, registration: Registration, error: TxcoordError) -> None:
-        self.ledger.refuse(registration.ticket, error)
+        registration.tell(self.ledger, Refused(error))
         self._forget(registration.branch.transaction, registration.branch.id)
 
     def _forget(self, transaction: Transaction, branch_id: int) -> None:
@@ -329,9 +329,10 @@ class Transactions:
                     return
                 self.ledger.effects.branches[branch] = None
             # else it was decided without it: it has been told to roll back, and its fence settles the rest
-        elif branch is not None and branch in self.reports:
-            self.reports.hold(branch, ticket)
-            return
+        elif branch is not None and (first := self.reports.take(branch)) is not None:
+            # Sent twice, over two streams, and the one that comes last may be the older: both are told.
+            self.ledger.effects.branches[branch] = None
+            self.ledger.effects.answers.append((first, Reported(branch_id)))
         self.ledger.effects.answers.append((ticket, Reported(branch_id)))
 
     def _report(self, branch: Branch, result: PhaseOne, error: str, now: int) -> bool:
