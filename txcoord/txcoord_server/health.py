@@ -9,23 +9,35 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from txcoord_server.commands.channel import PEM, Tls, open_channel
+
 
 @click.command("health", short_help="Is it alive? For container engines.", context_settings={"show_default": True})
 @click.argument("address", default="127.0.0.1:8190")
 @click.option("--leader", is_flag=True, help="Only the leader counts as well, and only while its store takes commits.")
-@click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CA of its certificate, PEM.")
+@click.option("--tls", is_flag=True, help="TLS with the system's authorities.")
+@click.option("--tls-ca", type=PEM, help="CA of its certificate, PEM.")
+@click.option("--tls-cert", type=PEM, help="Client certificate, PEM.")
+@click.option("--tls-key", type=PEM, help="Its private key, PEM.")
+@click.option("--tls-server-name", default="", help="Name in its certificate, where that is not the address.")
 @click.option("--timeout", default=2.0, help="Seconds.")
-def health_command(address: str, leader: bool, tls_ca: Path | None, timeout: float) -> None:
+def health_command(
+    address: str,
+    leader: bool,
+    tls: bool,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_server_name: str,
+    timeout: float,
+) -> None:
     """Ask whether the coordinator at ADDRESS is well; exit code 0 if it is, 1 if not.
 
     Leader and standby are both well; --leader tells them apart.
     """
-    if tls_ca is None:
-        channel = grpc.insecure_channel(address)
-    else:
-        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(tls_ca.read_bytes()))
+    secured = Tls(tls_ca, tls_cert, tls_key, tls_server_name)
     try:
-        with channel:
+        with open_channel(address, secured if tls or secured != Tls() else None) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
     except grpc.RpcError as error:
         click.echo(f"{address} does not answer: {error.details()}", err=True)

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import trustme
 from txcoord_sdk.testing import CoordinatorProcess
+
+from tests.integration.server.pem import Pem
 
 
 def health(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,3 +32,17 @@ def test_leader_standby_and_nobody(tmp_path: Path) -> None:
     dead = health(gone)
     assert dead.returncode == 1
     assert "does not answer" in dead.stderr
+
+
+def test_health_over_tls(tmp_path: Path) -> None:
+    pem = Pem(tmp_path, trustme.CA())
+    certificate, key = pem.pair("probe")
+    presented = ("--tls-cert", str(certificate), "--tls-key", str(key))
+    name = "coordinator.example"
+    with CoordinatorProcess(options=(*pem.serving(name), "--tls-client-ca", str(pem.ca))) as coordinator:
+        trusting = (coordinator.address, "--timeout", "1", "--tls-ca", str(pem.ca), "--tls-server-name", name)
+        assert health(*trusting, *presented).returncode == 0
+        assert health(*trusting).returncode == 1, "it insists on a client certificate"
+        half = health(*trusting, *presented[:2])
+        assert half.returncode == 2
+        assert "--tls-cert and --tls-key belong together" in half.stderr

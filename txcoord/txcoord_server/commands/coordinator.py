@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,24 +18,14 @@ from txcoord_proto.errors import CoordinatorUnreachableError, NotLeaderError, No
 from txcoord_proto.headers import AUTHORIZATION, ERROR_DETAIL, SERVICE
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
+from txcoord_server.commands.channel import PEM, Tls, open_channel
 from txcoord_server.commands.document import show_error
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Message)
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _PAUSE = 0.2
 _OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0), ("grpc.max_receive_message_length", -1)]
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """TLS towards the coordinator; see the options of the same names."""
-
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    server_name: str = ""
 
 
 class Coordinator:
@@ -93,7 +82,7 @@ class Coordinator:
             CoordinatorUnreachableError: It does not answer.
             TxcoordError: What it answers when it does not do as asked.
         """
-        channel = self._channel(address)
+        channel = open_channel(address, self._tls, _OPTIONS)
         call: Any = channel.unary_unary(
             f"/txcoord.v1.Operator/{method}",
             request_serializer=lambda m: m.SerializeToString(),
@@ -106,14 +95,6 @@ class Coordinator:
         finally:
             channel.close()
         return answer
-
-    def _channel(self, address: str) -> grpc.Channel:
-        tls = self._tls
-        if tls is None:
-            return grpc.insecure_channel(address, options=_OPTIONS)
-        credentials = grpc.ssl_channel_credentials(*(f.read_bytes() if f else None for f in (tls.ca, tls.key, tls.certificate)))
-        name = [("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else []
-        return grpc.secure_channel(address, credentials, options=[*_OPTIONS, *name])
 
 
 def _myself() -> str:
@@ -158,9 +139,9 @@ _CONNECTION = (
     ),
     click.option("--token", default="", envvar="TXCOORD_TOKEN", show_envvar=True, help="Token; better given by the variable."),
     click.option("--tls", is_flag=True, envvar="TXCOORD_TLS", show_envvar=True, help="TLS with the system's authorities."),
-    click.option("--tls-ca", type=_FILE, envvar="TXCOORD_TLS_CA", show_envvar=True, help="CA of the coordinator, PEM."),
-    click.option("--tls-cert", type=_FILE, envvar="TXCOORD_TLS_CERT", show_envvar=True, help="Client certificate, PEM."),
-    click.option("--tls-key", type=_FILE, envvar="TXCOORD_TLS_KEY", show_envvar=True, help="Its private key, PEM."),
+    click.option("--tls-ca", type=PEM, envvar="TXCOORD_TLS_CA", show_envvar=True, help="CA of the coordinator, PEM."),
+    click.option("--tls-cert", type=PEM, envvar="TXCOORD_TLS_CERT", show_envvar=True, help="Client certificate, PEM."),
+    click.option("--tls-key", type=PEM, envvar="TXCOORD_TLS_KEY", show_envvar=True, help="Its private key, PEM."),
     click.option(
         "--tls-server-name", default="", envvar="TXCOORD_TLS_SERVER_NAME", show_envvar=True,
         help="Name in the coordinator's certificate, where it is not the address.",
@@ -193,10 +174,8 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
         *, address: tuple[str, ...], token: str, tls: bool, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None,
         tls_server_name: str, timeout: float, **kwargs: Any,
     ) -> None:  # fmt: skip
-        if (tls_cert is None) != (tls_key is None):
-            raise click.UsageError("--tls-cert and --tls-key belong together")
-        secured = tls or tls_ca or tls_cert
-        found = Coordinator(address, token, Tls(tls_ca, tls_cert, tls_key, tls_server_name) if secured else None, timeout)
+        secured = Tls(tls_ca, tls_cert, tls_key, tls_server_name)
+        found = Coordinator(address, token, secured if tls or secured != Tls() else None, timeout)
         errors_end_it(command)(coordinator=found, **kwargs)
 
     for option in reversed(_CONNECTION):
