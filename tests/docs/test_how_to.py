@@ -213,9 +213,9 @@ def test_gunicorn(open_page: OpenPage, tmp_path: Path) -> None:
     assert len({answer.split()[1] for answer in answers}) == len(answers)
 
 
-def test_operate(open_page: OpenPage, txcoord_coordinator: CoordinatorProcess) -> None:
+def test_secure(open_page: OpenPage, txcoord_coordinator: CoordinatorProcess) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    page = open_page("how-to/operate.md", {"sqlite:///txcoord.db": txcoord_coordinator.store}, PATH=path)
+    page = open_page("how-to/secure.md", {"sqlite:///txcoord.db": txcoord_coordinator.store}, PATH=path)
     made, replaced = page.shell()
     assert made.count("txc_") == 3
     assert [line.split()[0] for line in made.splitlines()[-3:]] == ["anna", "order-2026", "stock-2026"]
