@@ -6,12 +6,11 @@ import asyncio
 import time
 from pathlib import Path
 
-import grpc
-from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk.testing import CoordinatorProcess
-from txcoord_server.bench.load import RESOURCES, Load
+from txcoord_server.bench.load import Load
 
 from tests.benchmarks.figure import Figure
+from tests.benchmarks.participant import commanded, done, serving
 from tests.benchmarks.sdk import with_the_fence
 from tests.servers import Server
 
@@ -59,21 +58,11 @@ def recovery(runs: int, postgres: Server | None) -> list[Figure]:
 
 async def participate(address: str, branches: int) -> float:
     """Serve the resources and answer every command at once; returns the seconds until so many branches were answered."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        call = channel.stream_stream(
-            "/txcoord.v1.Coordinator/Session",
-            request_serializer=pb.ClientBatch.SerializeToString,
-            response_deserializer=pb.ServerBatch.FromString,
-        )()
-        hello = pb.Hello(protocol_min=1, protocol_max=1, service="bench", instance="participant", resources=RESOURCES)
-        started = time.perf_counter()
-        await call.write(pb.ClientBatch(requests=[pb.Request(id=1, hello=hello)]))
+    started = time.perf_counter()
+    async with serving(address) as stream:
         answered = 0
         while answered < branches:
-            batch = await call.read()
-            xids = [command.xid for command in batch.commands for _ in command.branch_ids]
-            ids = [branch for command in batch.commands for branch in command.branch_ids]
-            if xids:
-                answered += len(xids)
-                await call.write(pb.ClientBatch(done_xids=xids, done_branches=ids))
-        return time.perf_counter() - started
+            rows = await commanded(stream)
+            answered += len(rows)
+            await done(stream, rows)
+    return time.perf_counter() - started

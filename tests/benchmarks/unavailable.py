@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-import grpc
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk.testing import CoordinatorProcess
-from txcoord_server.bench.load import RESOURCES, Load
+from txcoord_server.bench.load import Load
 
 from tests.benchmarks.figure import Figure
+from tests.benchmarks.participant import commanded, done, serving
 
 STUCK = 10_000
 SECONDS = 6
@@ -45,30 +45,20 @@ async def refuse_then_work(address: str, branches: int) -> tuple[list[int], floa
         seconds from the first success to the last.
     """
     tries = [0] * SECONDS
-    async with grpc.aio.insecure_channel(address) as channel:
-        call = channel.stream_stream(
-            "/txcoord.v1.Coordinator/Session",
-            request_serializer=pb.ClientBatch.SerializeToString,
-            response_deserializer=pb.ServerBatch.FromString,
-        )()
-        hello = pb.Hello(protocol_min=1, protocol_max=1, service="bench", instance="participant", resources=RESOURCES)
-        await call.write(pb.ClientBatch(requests=[pb.Request(id=1, hello=hello)]))
-        started = time.perf_counter()
-        works, done = 0.0, 0
-        while done < branches:
-            batch = await call.read()
-            told = [(command.xid, branch) for command in batch.commands for branch in command.branch_ids]
-            second = int(time.perf_counter() - started)
-            if not told:
-                continue
-            if second < SECONDS:
-                tries[second] += len(told)
-                await call.write(pb.ClientBatch(requests=[_refusal(*each) for each in told]))
-                continue
-            works = works or time.perf_counter()
-            done += len(told)
-            await call.write(pb.ClientBatch(done_xids=[xid for xid, _ in told], done_branches=[branch for _, branch in told]))
-        return tries[1:], time.perf_counter() - works
+    started = time.perf_counter()
+    async with serving(address) as stream:
+        rows = await commanded(stream)
+        while (second := int(time.perf_counter() - started)) < SECONDS:
+            tries[second] += len(rows)
+            await stream.write(pb.ClientBatch(requests=[_refusal(*row) for row in rows]))
+            rows = await commanded(stream)
+        works, settled = time.perf_counter(), len(rows)
+        await done(stream, rows)
+        while settled < branches:
+            rows = await commanded(stream)
+            settled += len(rows)
+            await done(stream, rows)
+    return tries[1:], time.perf_counter() - works
 
 
 def _refusal(xid: str, branch: int) -> pb.Request:
