@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from txcoord_proto.errors import StoreError
-from txcoord_server.store.open import open_store
 from txcoord_server.store.sql_store import SqlStore
 from txcoord_server.store.sqlite import SqliteDialect
 
+from tests.contract.conftest import OpenStore
 from tests.servers.fixtures import FreshUrl
 from tests.servers.server import Server
-
-Opener = Callable[[str], SqlStore]
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[Opener]:
-    stores: list[SqlStore] = []
-
-    def make(url: str) -> SqlStore:
-        store = open_store(url, "default", "n1", "n1:8190", 3000, ThreadPoolExecutor(1), ThreadPoolExecutor(1))
-        stores.append(store)
-        return store
-
-    yield make
-    for store in stores:
-        await store.stop()
 
 
 async def check_refused(store: SqlStore, pattern: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -71,32 +54,34 @@ def execute(engine: Engine, statement: str) -> None:
 
 
 async def test_a_database_that_commits_asynchronously(
-    fresh_postgres_url: FreshUrl, opened: Opener, caplog: pytest.LogCaptureFixture
+    fresh_postgres_url: FreshUrl, open_store_of: OpenStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = fresh_postgres_url()
-    await check_accepted(opened(url), caplog)
+    await check_accepted(open_store_of(url), caplog)
     with administered(url, "postgresql+psycopg") as engine:
         execute(engine, f"ALTER DATABASE {make_url(url).database} SET synchronous_commit = off")
-    await check_refused(opened(url), "synchronous_commit = off: set it to on", caplog)
+    await check_refused(open_store_of(url), "synchronous_commit = off: set it to on", caplog)
 
 
 async def test_a_role_that_commits_asynchronously(
-    fresh_postgres_url: FreshUrl, opened: Opener, caplog: pytest.LogCaptureFixture
+    fresh_postgres_url: FreshUrl, open_store_of: OpenStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = fresh_postgres_url()
     with administered(url, "postgresql+psycopg") as engine:
         execute(engine, f"ALTER ROLE CURRENT_USER IN DATABASE {make_url(url).database} SET synchronous_commit = off")
-    await check_refused(opened(url), "synchronous_commit = off", caplog)
+    await check_refused(open_store_of(url), "synchronous_commit = off", caplog)
 
 
-async def test_a_url_that_asks_for_it(fresh_postgres_url: FreshUrl, opened: Opener, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_url_that_asks_for_it(
+    fresh_postgres_url: FreshUrl, open_store_of: OpenStore, caplog: pytest.LogCaptureFixture
+) -> None:
     url = fresh_postgres_url()
-    await check_refused(opened(f"{url}?options=-csynchronous_commit%3Doff"), "synchronous_commit = off", caplog)
+    await check_refused(open_store_of(f"{url}?options=-csynchronous_commit%3Doff"), "synchronous_commit = off", caplog)
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
 async def test_a_server_that_does_not_flush(
-    setting: str, postgres: Server, fresh_postgres_url: FreshUrl, opened: Opener, caplog: pytest.LogCaptureFixture
+    setting: str, postgres: Server, fresh_postgres_url: FreshUrl, open_store_of: OpenStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     if postgres.control is None:
         pytest.skip("the server is somebody else's: its settings stay as they are")
@@ -105,11 +90,11 @@ async def test_a_server_that_does_not_flush(
         try:
             execute(engine, f"ALTER SYSTEM SET {setting} = off")
             reload_until(engine, setting, "off")
-            await check_refused(opened(url), f"{setting} = off: set it to on", caplog)
+            await check_refused(open_store_of(url), f"{setting} = off: set it to on", caplog)
         finally:
             execute(engine, f"ALTER SYSTEM RESET {setting}")
             reload_until(engine, setting, "on")
-    await check_accepted(opened(url), caplog)
+    await check_accepted(open_store_of(url), caplog)
 
 
 def reload_until(engine: Engine, setting: str, value: str) -> None:
@@ -127,7 +112,7 @@ def reload_until(engine: Engine, setting: str, value: str) -> None:
 
 
 async def test_a_server_that_flushes_once_a_second(
-    mariadb: Server, fresh_mariadb_url: FreshUrl, opened: Opener, caplog: pytest.LogCaptureFixture
+    mariadb: Server, fresh_mariadb_url: FreshUrl, open_store_of: OpenStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     if mariadb.control is None:
         pytest.skip("the server is somebody else's: its settings stay as they are")
@@ -135,27 +120,27 @@ async def test_a_server_that_flushes_once_a_second(
     with administered(url, "mysql+pymysql") as engine:
         try:
             execute(engine, "SET GLOBAL innodb_flush_log_at_trx_commit = 2")
-            await check_refused(opened(url), "innodb_flush_log_at_trx_commit = 2: set it to 1", caplog)
+            await check_refused(open_store_of(url), "innodb_flush_log_at_trx_commit = 2: set it to 1", caplog)
         finally:
             execute(engine, "SET GLOBAL innodb_flush_log_at_trx_commit = 1")
-    await check_accepted(opened(url), caplog)
+    await check_accepted(open_store_of(url), caplog)
 
 
 async def test_a_table_without_transactions(
-    fresh_mariadb_url: FreshUrl, opened: Opener, caplog: pytest.LogCaptureFixture
+    fresh_mariadb_url: FreshUrl, open_store_of: OpenStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = fresh_mariadb_url()
-    await check_accepted(opened(url), caplog)
+    await check_accepted(open_store_of(url), caplog)
     with administered(url, "mysql+pymysql") as engine:
         execute(engine, "ALTER TABLE txc_audit ENGINE = MyISAM")
-        await check_refused(opened(url), "txc_audit is not an InnoDB table", caplog)
+        await check_refused(open_store_of(url), "txc_audit is not an InnoDB table", caplog)
 
 
 # ---------------------------------------------------------------- SQLite
 
 
-async def test_a_file_without_wal(tmp_path: Path, opened: Opener, caplog: pytest.LogCaptureFixture) -> None:
-    await check_accepted(opened(f"sqlite:///{tmp_path}/a.db"), caplog)
+async def test_a_file_without_wal(tmp_path: Path, open_store_of: OpenStore, caplog: pytest.LogCaptureFixture) -> None:
+    await check_accepted(open_store_of(f"sqlite:///{tmp_path}/a.db"), caplog)
     engine = create_engine(f"sqlite:///file:{tmp_path}/b.db?vfs=unix-none&uri=true")  # it has no shared memory
     with engine.connect() as connection:
         (risk,) = SqliteDialect("default", f"{tmp_path}/b.db").risks(connection)

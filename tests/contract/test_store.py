@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -29,10 +29,9 @@ from txcoord_server.store.open import open_store
 from txcoord_server.store.schema import metadata
 from txcoord_server.store.sql_store import SqlStore
 
+from tests.contract.conftest import TTL, OpenStore
 from tests.servers import Server
 from tests.servers.fixtures import FreshUrl
-
-TTL = 600
 
 Opener = Callable[[str], SqlStore]
 
@@ -46,18 +45,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def open_node(url: str) -> AsyncIterator[Opener]:
+def open_node(open_store_of: OpenStore, url: str) -> Opener:
     """Opens further nodes on the same store."""
-    opened: list[SqlStore] = []
-
-    def make(name: str) -> SqlStore:
-        store = open_store(url, "default", name, f"{name}:8190", TTL, ThreadPoolExecutor(1), ThreadPoolExecutor(1))
-        opened.append(store)
-        return store
-
-    yield make
-    for store in opened:
-        await store.stop()
+    return partial(open_store_of, url)
 
 
 @pytest.fixture
@@ -440,11 +430,11 @@ def odd_postgres(postgres: Server) -> Iterator[Callable[[str], str]]:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-async def test_a_database_that_sorts_like_a_dictionary_does_not_mix_up_groups(odd_postgres: Callable[[str], str]) -> None:
+async def test_a_database_that_sorts_like_a_dictionary_does_not_mix_up_groups(
+    odd_postgres: Callable[[str], str], open_store_of: OpenStore
+) -> None:
     url = odd_postgres("LOCALE_PROVIDER icu ICU_LOCALE 'en'")
-    small, large = [
-        open_store(url, group, "n", "n:1", TTL, ThreadPoolExecutor(1), ThreadPoolExecutor(1)) for group in ("shop", "Shop")
-    ]
+    small, large = [open_store_of(url, group=group) for group in ("shop", "Shop")]
     leases = []
     for store in (small, large):
         await store.start()
@@ -459,15 +449,14 @@ async def test_a_database_that_sorts_like_a_dictionary_does_not_mix_up_groups(od
     everything = ListFilter(statuses=("COMMITTED",))
     assert (await small.listing(everything))[0] == []
     assert len((await large.listing(everything))[0]) == 9
-    for store in (small, large):
-        await store.stop()
 
 
-async def test_a_database_that_cannot_hold_every_text_is_refused(odd_postgres: Callable[[str], str]) -> None:
-    store = open_store(odd_postgres("ENCODING 'LATIN1' LOCALE 'C'"), "default", "n", "n:1", TTL, None, None)
+async def test_a_database_that_cannot_hold_every_text_is_refused(
+    odd_postgres: Callable[[str], str], open_store_of: OpenStore
+) -> None:
+    store = open_store_of(odd_postgres("ENCODING 'LATIN1' LOCALE 'C'"))
     with pytest.raises(StoreError, match="LATIN1"):
         await store.start()
-    await store.stop()
 
 
 def test_a_store_that_is_none(tmp_path: Path) -> None:

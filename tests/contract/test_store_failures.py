@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from txcoord_proto.errors import StoreUnavailableError
 from txcoord_server.engine.storage import FencedError, StoreBusyError, UnknownCommitError
-from txcoord_server.store.open import open_store
-from txcoord_server.store.sql_store import SqlStore
 
-from tests.contract.test_store import TTL, active, lead, write
+from tests.contract.conftest import OpenStore
+from tests.contract.test_store import active, lead, write
 from tests.servers import Direction, TcpProxy
 from tests.servers.fixtures import FreshUrl
-
-Opener = Callable[[str, str], SqlStore]
 
 
 @pytest.fixture(params=["postgres", "mariadb"])
@@ -33,24 +29,10 @@ def proxy(url: str) -> Iterator[TcpProxy]:
         yield proxy
 
 
-@pytest.fixture
-async def open_node() -> AsyncIterator[Opener]:
-    opened: list[SqlStore] = []
-
-    def make(url: str, name: str) -> SqlStore:
-        store = open_store(url, "default", name, f"{name}:8190", TTL, ThreadPoolExecutor(1), ThreadPoolExecutor(1))
-        opened.append(store)
-        return store
-
-    yield make
-    for store in opened:
-        await store.stop()
-
-
 async def test_a_commit_whose_answer_is_lost_is_unknown_and_a_new_epoch_finds_it(
-    open_node: Opener, proxy: TcpProxy, url: str
+    open_store_of: OpenStore, proxy: TcpProxy, url: str
 ) -> None:
-    store, witness = open_node(proxy.url, "n1"), open_node(url, "n2")
+    store, witness = open_store_of(proxy.url, "n1"), open_store_of(url, "n2")
     await store.start()
     lease = await lead(store)
     group = write(lease)
@@ -73,8 +55,8 @@ async def test_a_commit_whose_answer_is_lost_is_unknown_and_a_new_epoch_finds_it
     await store.commit(write(newer))
 
 
-async def test_a_commit_that_never_arrived_is_unknown_too(open_node: Opener, proxy: TcpProxy) -> None:
-    store = open_node(proxy.url, "n1")
+async def test_a_commit_that_never_arrived_is_unknown_too(open_store_of: OpenStore, proxy: TcpProxy) -> None:
+    store = open_store_of(proxy.url, "n1")
     await store.start()
     lease = await lead(store)
     await store.commit(write(lease))
@@ -94,9 +76,9 @@ async def test_a_commit_that_never_arrived_is_unknown_too(open_node: Opener, pro
 
 
 async def test_without_a_connection_nothing_was_written_and_the_same_group_may_be_tried_again(
-    open_node: Opener, proxy: TcpProxy
+    open_store_of: OpenStore, proxy: TcpProxy
 ) -> None:
-    store = open_node(proxy.url, "n1")
+    store = open_store_of(proxy.url, "n1")
     await store.start()
     lease = await lead(store)
     proxy.refuse()
@@ -113,8 +95,8 @@ async def test_without_a_connection_nothing_was_written_and_the_same_group_may_b
     assert await store.find("x") is not None
 
 
-async def test_a_standby_finds_its_way_back(open_node: Opener, proxy: TcpProxy, url: str) -> None:
-    leader, standby = open_node(url, "n1"), open_node(proxy.url, "n2")
+async def test_a_standby_finds_its_way_back(open_store_of: OpenStore, proxy: TcpProxy, url: str) -> None:
+    leader, standby = open_store_of(url, "n1"), open_store_of(proxy.url, "n2")
     await leader.start()
     await standby.start()
     lease = await lead(leader)
@@ -133,9 +115,9 @@ async def test_a_standby_finds_its_way_back(open_node: Opener, proxy: TcpProxy, 
     assert await standby.take_over(seen.epoch, 0, "TAKEN") is not None
 
 
-async def test_on_sqlite_another_writer_is_waited_for_and_then_named(open_node: Opener, tmp_path: Path) -> None:
+async def test_on_sqlite_another_writer_is_waited_for_and_then_named(open_store_of: OpenStore, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/store.db"
-    store, standby = open_node(url, "n1"), open_node(url, "n2")
+    store, standby = open_store_of(url, "n1"), open_store_of(url, "n2")
     await store.start()
     await standby.start()
     lease = await lead(store)
