@@ -6,8 +6,9 @@ from txcoord_proto.status import BranchType, PhaseOne, Wait
 from txcoord_server.domain.answers import Answer, Begun, Refused
 from txcoord_server.domain.effects import Effects
 from txcoord_server.domain.limits import Limits
+from txcoord_server.domain.requests import NewBranch, NewTransaction
 from txcoord_server.domain.session import Branch, Transaction
-from txcoord_server.domain.transactions import NewBranch, NewTransaction, Transactions
+from txcoord_server.domain.transactions import Transactions
 
 EPOCH = 1_790_000_000_000
 STOCK = "stock:reserve@1"

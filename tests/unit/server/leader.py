@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from txcoord_proto.status import BranchType, Wait
-from txcoord_server.domain.transactions import NewBranch, NewTransaction
+from txcoord_server.domain.requests import NewBranch, NewTransaction
 from txcoord_server.engine.engine import Engine, EngineConfig
 from txcoord_server.engine.node import Node
 from txcoord_server.engine.ports import SystemClock, SystemRng

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from txcoord_proto.status import BranchType, GlobalStatus, Reason
 from txcoord_server.domain.answers import OK
+from txcoord_server.domain.requests import NewBranch, NewTransaction
 from txcoord_server.domain.session import Transaction
-from txcoord_server.domain.transactions import NewBranch, NewTransaction
 
 from tests.unit.server.books import Books, Caller, begun_xid
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.status import BranchType, CommandResult, PhaseOne
-from txcoord_server.domain.transactions import NewBranch, NewTransaction
+from txcoord_server.domain.requests import NewBranch, NewTransaction
 from txcoord_server.engine.connection import Connection, Principal
 from txcoord_server.engine.node import Node
 from txcoord_server.metrics import METRICS, NAMED_RESOURCES, MetricsServer, NodeCollector

@@ -8,7 +8,7 @@ import logging
 import pytest
 from txcoord_proto.status import BranchType, CommandResult
 from txcoord_server.domain.operator import Act, Order
-from txcoord_server.domain.transactions import NewBranch, NewTransaction
+from txcoord_server.domain.requests import NewBranch, NewTransaction
 from txcoord_server.engine.connection import Connection, Principal
 from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node

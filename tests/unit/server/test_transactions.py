@@ -8,7 +8,7 @@ from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatu
 from txcoord_server.domain.answers import OK, SETTLED, Begun, Decided, LockState, Refused
 from txcoord_server.domain.explain import explain
 from txcoord_server.domain.limits import Limits
-from txcoord_server.domain.transactions import NewBranch, NewTransaction
+from txcoord_server.domain.requests import NewBranch, NewTransaction
 
 from tests.unit.server.books import BALANCE, STOCK, Books, Caller, begun_xid
 

@@ -9,7 +9,7 @@ from txcoord_proto.status import BranchType, CommandResult, Decision, GlobalStat
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
 from txcoord_server.domain.answers import Answer, Begun, Decided, LockState, Ok, Refused, Reported, Settled, Settlements
-from txcoord_server.domain.transactions import NewBranch, NewTransaction
+from txcoord_server.domain.requests import NewBranch, NewTransaction
 from txcoord_server.domain.view import BranchView, TransactionView
 from txcoord_server.engine.connection import Outgoing, Work
 from txcoord_server.engine.node import Moved
