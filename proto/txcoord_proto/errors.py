@@ -211,6 +211,14 @@ class WrongOwnerError(TxcoordError):
 
     code = "WRONG_OWNER"
 
+    @classmethod
+    def of(cls, xid: str, owner: str, act: str) -> Self:
+        """The error for somebody else who wants to `commit` or `rollback` a transaction of service `owner`."""
+        return cls(
+            f"{xid} was begun by service {owner}, and only that service may {act} it; a participant that wants it undone raises "
+            "an error, or marks it rollback-only"
+        )
+
 
 class RoleDeniedError(TxcoordError):
     """The token lacks the role `operator`."""

@@ -25,7 +25,7 @@ class Desk:
 
     def order(self, act: Act, transaction: Transaction, version: int | None = None, reason: str = "rows were repaired") -> int:
         ticket = self.books.ticket()
-        seen = transaction.version if version is None else version
+        seen = transaction.revision if version is None else version
         self.operator.carry_out(ticket, Order(act, transaction.xid, seen, "anna", reason), self.books.now)
         return ticket[1]
 
@@ -50,6 +50,7 @@ def desk() -> Desk:
 
 def test_a_retry_makes_what_is_parked_or_backs_off_due_now(desk: Desk) -> None:
     transaction = desk.stuck()
+    seen = transaction.revision
     request = desk.order(RETRY, transaction, reason="")
     assert [(b.status, b.next_try_at) for b in transaction.branches] == [(B.DONE, desk.books.now)] * 2
     assert transaction.status is G.COMMITTING
@@ -58,7 +59,7 @@ def test_a_retry_makes_what_is_parked_or_backs_off_due_now(desk: Desk) -> None:
     assert desk.books.told(request) is OK
     assert effects.operated == [transaction]
     assert list(effects.branches) == transaction.branches
-    assert effects.audit == [(transaction.xid, 3, "RETRY", desk.books.now, "anna", "")]
+    assert effects.audit == [(transaction.xid, seen, "RETRY", desk.books.now, "anna", "")]
 
 
 def test_a_retry_leaves_a_branch_alone_that_is_being_asked(desk: Desk) -> None:
@@ -77,7 +78,7 @@ def test_a_retry_leaves_a_branch_alone_that_is_being_asked(desk: Desk) -> None:
 )
 def test_a_force_declares_the_rest_done(desk: Desk, act: Act, decision: Decision, end: GlobalStatus) -> None:
     transaction = desk.stuck(decision)
-    version = transaction.version
+    version = transaction.revision
     request = desk.order(act, transaction)
     assert desk.books.told(request) is None
     effects = desk.books.commit_group()
@@ -176,14 +177,65 @@ def test_an_undecided_transaction_has_nothing_to_retry(desk: Desk) -> None:
 @pytest.mark.parametrize("act", list(Act))
 def test_an_order_about_what_has_changed_changes_nothing(desk: Desk, act: Act) -> None:
     transaction = desk.stuck()
-    refused(desk, desk.order(act, transaction, version=transaction.version - 1), "VERSION_CHANGED", "look again")
-    assert (transaction.status, transaction.version) == (G.PARKED, 3)
+    seen = transaction.revision
+    refused(desk, desk.order(act, transaction, version=seen - 1), "VERSION_CHANGED", "look again")
+    assert (transaction.status, transaction.revision) == (G.PARKED, seen)
+
+
+@pytest.mark.parametrize("change", ["registered", "reported", "settled", "parked", "retried"])
+def test_whatever_an_operator_can_see_change_changes_the_version(desk: Desk, change: str) -> None:
+    """Also what is written in the rows of branches only: the next leader counts on from there."""
+    books = desk.books
+    if change in ("registered", "reported"):
+        transaction = books.begin()
+        _, branch = books.register(transaction.xid)
+    else:
+        transaction = desk.stuck()
+    seen = transaction.revision
+    match change:
+        case "registered":
+            books.register(transaction.xid)
+        case "reported":
+            books.report(transaction.xid, branch)
+        case "settled":
+            books.settle(transaction.branches[0])
+        case "parked":
+            books.t.settler.park(transaction.branches[0], "NOT_TRIED", "no row")
+        case "retried":
+            desk.order(RETRY, transaction)
+            books.commit_group()
+    assert transaction.revision > seen
+    refused(desk, desk.order(FORCE_ROLLBACK, transaction, seen), "VERSION_CHANGED", "look again")
+
+
+def test_versions_grow_over_a_whole_life_and_never_repeat(desk: Desk) -> None:
+    """They are keys of the audit."""
+    books = desk.books
+    transaction = books.begin()
+    seen = [transaction.revision]
+    for _ in range(2):
+        _, id = books.register(transaction.xid)
+        seen.append(transaction.revision)
+        books.report(transaction.xid, id)
+        seen.append(transaction.revision)
+    books.commit(transaction.xid, Wait.DECIDED)
+    seen.append(transaction.revision)
+    for branch in transaction.branches:
+        books.t.settler.park(branch, "NOT_TRIED", "no row")
+        seen.append(transaction.revision)
+    desk.order(RETRY, transaction)
+    seen.append(transaction.revision)
+    for branch in transaction.branches:
+        books.settle(branch)
+        seen.append(transaction.revision)
+    assert transaction.status is G.COMMITTED
+    assert seen == sorted(set(seen))
 
 
 @pytest.mark.parametrize("act", [FORCE_COMMIT, FORCE_ROLLBACK])
 def test_two_operators_with_the_same_version(desk: Desk, act: Act) -> None:
     transaction = desk.books.prepared()
-    seen = transaction.version
+    seen = transaction.revision
     first, second = desk.order(act, transaction, seen), desk.order(FORCE_ROLLBACK, transaction, seen)
     effects = desk.books.commit_group()
     assert desk.books.told(first) is OK
@@ -212,13 +264,13 @@ def test_a_branch_that_a_dead_process_left_unreported_is_rolled_back_by_force(de
     desk.order(FORCE_ROLLBACK, transaction)
     effects = desk.books.commit_group()
     assert transaction.status is G.ROLLED_BACK
-    assert [row[1] for row in effects.audit] == [1, 2], "two acts, each with the version that it saw"
+    assert [row[1] for row in effects.audit] == [2, 3], "two acts, each with the version that it saw"
 
 
 def test_an_actor_of_any_length_fits_the_audit(desk: Desk) -> None:
     transaction = desk.stuck()
     ticket = (Caller(), 1)
-    desk.operator.carry_out(ticket, Order(RETRY, transaction.xid, transaction.version, "a" * 500), desk.books.now)
+    desk.operator.carry_out(ticket, Order(RETRY, transaction.xid, transaction.revision, "a" * 500), desk.books.now)
     assert len(str(desk.books.commit_group().audit[0][4])) == 128
 
 

@@ -50,9 +50,9 @@ HISTORY = History("default", {EPOCH: 100})
 ABOVE, BELOW, OTHER_EPOCH = (str(Xid("default", e, s)) for e, s in ((EPOCH, 101), (EPOCH, 100), (EPOCH + 1, 1)))
 
 
-def ask(kind: str, xid: str, status: str = "") -> Answer:
-    found = {xid: StoredOutcome(xid, status, "REQUESTED", "order", 3)} if status else {}
-    question = AbsentQuestion((None, 0), kind, (xid,), (None,))  # type: ignore[arg-type]
+def ask(kind: str, xid: str, status: str = "", service: str = "") -> Answer:
+    found = {xid: StoredOutcome(xid, status, "REQUESTED", "order")} if status else {}
+    question = AbsentQuestion((None, 0), kind, (xid,), (None,), service)  # type: ignore[arg-type]
     return answer_absent(question, found, HISTORY)
 
 
@@ -81,15 +81,13 @@ def test_a_finished_transaction_answers_from_its_row() -> None:
     assert answer.status == GlobalStatus.ROLLED_BACK
     assert code(ask("rollback", ABOVE, "COMMITTED")) == "ALREADY_COMMITTED"
     assert code(ask("register", ABOVE, "COMMITTED")) == "NOT_ACTIVE"
+    assert ask("commit", ABOVE, "COMMITTED", "order") is SETTLED
+    for kind in ("commit", "rollback"):
+        assert code(ask(kind, ABOVE, "COMMITTED", "thief")) == "WRONG_OWNER"
 
 
 def test_an_order_about_what_is_not_in_memory_is_refused() -> None:
-    def order(version: int, status: str = "COMMITTED") -> str:
-        question = AbsentQuestion((None, 0), "order", (ABOVE,), version=version)  # type: ignore[arg-type]
-        return code(answer_absent(question, {ABOVE: StoredOutcome(ABOVE, status, "REQUESTED", "order", 3)}, HISTORY))
-
-    assert order(2) == "VERSION_CHANGED"
-    assert order(3) == "CANNOT_FORCE"
+    assert code(ask("order", ABOVE, "COMMITTED")) == "CANNOT_FORCE"
     assert code(ask("order", ABOVE)) == "XID_UNKNOWN"
     assert code(ask("order", BELOW)) == "XID_EXPIRED"
 
@@ -98,7 +96,7 @@ def test_settled_says_what_the_store_proves() -> None:
     xids = ("default.0.1", ABOVE, BELOW, OTHER_EPOCH, "x")
     known = (Settlement.UNSETTLED, None, None, None, None)
     question = AbsentQuestion((None, 0), "settled", xids, known)  # type: ignore[arg-type]
-    found = {ABOVE: StoredOutcome(ABOVE, "COMMITTED", "REQUESTED", "order", 3)}
+    found = {ABOVE: StoredOutcome(ABOVE, "COMMITTED", "REQUESTED", "order")}
     answer = answer_absent(question, found, HISTORY)
     assert answer == Settlements(
         (Settlement.UNSETTLED, Settlement.SETTLED, Settlement.EXPIRED, Settlement.UNKNOWN, Settlement.UNKNOWN)

@@ -17,13 +17,13 @@ from txcoord_proto.errors import (
     TxcoordError,
     UnknownEpochError,
     UnknownXidError,
+    WrongOwnerError,
 )
 from txcoord_proto.status import Decision, GlobalStatus, Settlement
 from txcoord_proto.xid import Xid
 
 from txcoord_server.domain.answers import SETTLED, Answer, Decided, Refused, Settlements
 from txcoord_server.domain.effects import AbsentQuestion, StoredOutcome
-from txcoord_server.domain.operator import version_changed
 from txcoord_server.domain.transitions import FINAL
 
 
@@ -78,6 +78,8 @@ def answer_absent(question: AbsentQuestion, found: Mapping[str, StoredOutcome], 
         if question.kind == "rollback" and isinstance(error, UnknownXidError):
             return SETTLED  # presumed abort: nothing of it can ever be committed
         return Refused(error)
+    if question.service and question.service != outcome.service:
+        return Refused(WrongOwnerError.of(xid, outcome.service, question.kind))
     if question.kind == "register":
         return Refused(
             NotActiveError(
@@ -87,8 +89,6 @@ def answer_absent(question: AbsentQuestion, found: Mapping[str, StoredOutcome], 
             )
         )
     if question.kind == "order":
-        if outcome.version != question.version:
-            return Refused(version_changed(xid, question.version, outcome.version, outcome.status))
         return Refused(CannotForceError(f"{xid} is {outcome.status}: it is finished, there is nothing left to retry or force"))
     if question.kind == "rollback" and outcome.status == GlobalStatus.COMMITTED:
         return Refused(

@@ -22,7 +22,6 @@ class StoredOutcome:
     status: str
     reason: str
     service: str
-    version: int
 
 
 @dataclass(slots=True)
@@ -62,11 +61,11 @@ class AbsentQuestion:
         kind: Name of the request: `register`, `commit`, `rollback`, `order` or `settled`.
         xids: The XIDs in question.
         known: For `settled`: what memory already knows, None where the store decides.
-        version: For `order`: what the operator saw.
+        service: Who must have begun it; empty: anybody.
     """
 
     ticket: Ticket
     kind: str
     xids: tuple[str, ...]
     known: tuple[Settlement | None, ...] = ()
-    version: int = 0
+    service: str = ""

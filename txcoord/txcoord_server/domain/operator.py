@@ -84,7 +84,7 @@ class Operator:
             order.check()
             transaction = self._ledger.by_xid.get(order.xid)
             if transaction is None:
-                self._ledger.ask_store(AbsentQuestion(ticket, "order", (order.xid,), version=order.version))
+                self._ledger.ask_store(AbsentQuestion(ticket, "order", (order.xid,)))
                 return
             self._carry_out(transaction, order, now)
         except TxcoordError as error:
@@ -95,8 +95,8 @@ class Operator:
         self._ledger.answer(ticket, OK)
 
     def _carry_out(self, transaction: Transaction, order: Order, now: int) -> None:
-        if transaction.version != order.version:
-            raise version_changed(order.xid, order.version, transaction.version, transaction.status)
+        if transaction.revision != order.version:
+            raise _changed(transaction, order)
         decision = _FORCED.get(order.act)
         if decision is None:
             self._retry(transaction, now)
@@ -128,10 +128,10 @@ class Operator:
         self._transactions.decide(transaction, decision, Reason.FORCED, now, why)
 
 
-def version_changed(xid: str, seen: int, version: int, status: str) -> VersionChangedError:
-    """The refusal of an order about something that has changed since."""
+def _changed(transaction: Transaction, order: Order) -> VersionChangedError:
+    xid, version, status = transaction.xid, transaction.revision, transaction.status
     return VersionChangedError(
-        f"{xid} has changed since you looked: you saw version {seen}, it is version {version} and {status} now; look again "
-        f"with `txcoord show {xid}`",
+        f"{xid} has changed since you looked: you saw version {order.version}, it is version {version} and {status} now; look "
+        f"again with `txcoord show {xid}`",
         {"version": str(version), "status": status},
     )

@@ -139,6 +139,7 @@ class Transaction:
         self.decided_at = 0
         self.settled_at = 0
         self.version = 1
+        """In its row; see `revision`."""
         self.branches: list[Branch] = []
         self.open = 0
         """Branches of which something is still expected."""
@@ -156,3 +157,14 @@ class Transaction:
     def service(self) -> str:
         """The service that began it."""
         return self.account.service
+
+    @property
+    def revision(self) -> int:
+        """What an operator's order names: it grows with everything that he can see change, of its branches too."""
+        if self.decision is None:
+            return self.version + 2 * len(self.branches) - self.unreported
+        return self.version + sum([branch.settled_at > 0 for branch in self.branches])
+
+    def changed(self) -> None:
+        """Its row changes: later revisions are above all that were seen, also for who finds the row only."""
+        self.version = self.revision + 1

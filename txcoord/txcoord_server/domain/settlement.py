@@ -66,7 +66,7 @@ class Settler:
         branch.next_try_at = 0
         self._ledger.move(transaction, GlobalEvent.PARK)
         transaction.once_parked = True
-        transaction.version += 1
+        transaction.changed()
         self._ledger.overdue.discard(branch)
         self._ledger.effects.branches[branch] = None
         self._ledger.effects.transactions[transaction] = None
@@ -83,7 +83,7 @@ class Settler:
                 continue
             branch.next_try_at = now
             self._ledger.effects.branches[branch] = None
-        transaction.version += 1
+        transaction.changed()
         self._ledger.effects.transactions[transaction] = None
         self._ledger.effects.operated.append(transaction)
         self._resume(transaction)
@@ -133,7 +133,7 @@ class Settler:
         event = GlobalEvent.ALL_COMMITTED if committed else GlobalEvent.ALL_ROLLED_BACK
         self._ledger.move(transaction, event)
         transaction.settled_at = now
-        transaction.version += 1
+        transaction.changed()
         self._ledger.effects.transactions[transaction] = None
         self._ledger.leave(transaction)
 

@@ -349,16 +349,10 @@ class Transactions:
     def _owned(self, ticket: Ticket, service: str, xid: str, kind: str) -> Transaction | None:
         transaction = self.ledger.by_xid.get(xid)
         if transaction is None:
-            self.ledger.ask_store(AbsentQuestion(ticket, kind, (xid,)))
+            self.ledger.ask_store(AbsentQuestion(ticket, kind, (xid,), service=service))
             return None
         if transaction.account.service != service:
-            self.ledger.refuse(
-                ticket,
-                WrongOwnerError(
-                    f"{xid} was begun by service {transaction.service}, and only that service may {kind} it; a participant "
-                    "that wants it undone raises an error, or marks it rollback-only"
-                ),
-            )
+            self.ledger.refuse(ticket, WrongOwnerError.of(xid, transaction.service, kind))
             return None
         return transaction
 
@@ -371,12 +365,12 @@ class Transactions:
         commit = decision is Decision.COMMIT
         event = GlobalEvent.DECIDE_COMMIT if commit else GlobalEvent.DECIDE_ROLLBACK
         self.ledger.move(transaction, event)
+        transaction.changed()
         transaction.decision = decision
         transaction.reason = reason
         if cause:
             transaction.cause = bounds.clean_text(cause, bounds.MAX_ERROR)
         transaction.decided_at = now
-        transaction.version += 1
         if transaction.deadline_at:
             self._deadlines.remove(transaction.deadline_at, transaction)
         if transaction.commit_wait:

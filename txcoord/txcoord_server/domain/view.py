@@ -62,7 +62,7 @@ def view(transaction: Transaction, overdue: bool = False) -> TransactionView:
     t = transaction
     return TransactionView(
         t.xid, t.status, t.decision or "", t.reason or "", t.name, t.service, t.key, t.traceparent, t.begun_at, t.deadline_at,
-        t.decided_at, t.settled_at, t.version, tuple(_branch(b) for b in t.branches), explain(t), tuple(next_events(t)),
+        t.decided_at, t.settled_at, t.revision, tuple(_branch(b) for b in t.branches), explain(t), tuple(next_events(t)),
         overdue, t.forced,
     )  # fmt: skip
 

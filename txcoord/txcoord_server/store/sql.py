@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 MAX_CHUNK = 128
 
-OUTCOME = "SELECT xid, status, reason, service, version FROM txc_global WHERE xid IN ({})"
+OUTCOME = "SELECT xid, status, reason, service FROM txc_global WHERE xid IN ({})"
 _COMMITTED = "DELETE FROM txc_global WHERE xid >= {0} AND xid <= {1} AND status = 'COMMITTED' AND settled_at < {2}"
 _COMMON = _COMMITTED + " AND purge_at IS NULL"
 _KEYED = _COMMITTED + " AND business_key IS NOT NULL AND forced = 0 AND once_parked = 0"
@@ -44,4 +44,4 @@ def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 def outcomes(rows: Sequence[Row]) -> dict[str, StoredOutcome]:
     """Rows of OUTCOME by XID."""
-    return {xid: StoredOutcome(xid, status, reason or "", *rest) for xid, status, reason, *rest in rows}
+    return {xid: StoredOutcome(xid, status, reason or "", service) for xid, status, reason, service in rows}
