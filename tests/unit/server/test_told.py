@@ -103,7 +103,7 @@ async def test_an_operators_act(engine: Engine, caplog: pytest.LogCaptureFixture
     driver = Driver(engine)
     xid = await driver.prepared(STOCK)
     await driver.commit(xid)
-    seen = engine.ledger.by_xid[xid].version
+    seen = engine.ledger.by_xid[xid].revision
     engine.operator.carry_out(
         driver.ticket(), Order(Act.FORCE_COMMIT, xid, seen, "anna", "stock is counted by hand"), engine.now()
     )
@@ -123,7 +123,7 @@ async def test_an_unavailable_resource_is_told_once(engine: Engine, caplog: pyte
     assert text == f"{STOCK} is unavailable and is probed: NO_DATABASE: refused"
     engine.time += 120_000
     engine.dispatcher.tick()
-    (probe,) = connection.in_flight
+    (probe,) = engine.dispatcher.resources[STOCK].sent[connection]
     engine.done(connection, probe.transaction.xid, probe.branches[0].id)
     ((level, _, text),) = lines(caplog)
     assert (level, text) == ("INFO", f"{STOCK} is available again, 4 second phases wait for it")

@@ -121,8 +121,6 @@ class Connection:
         self.name = instance
         self.resources: set[str] = set()
         self._allowed: set[str] = set()
-        self.in_flight: dict[Work, None] = {}
-        """Commands sent and not answered, the oldest first."""
         self.closed = False
         self.overflowed = asyncio.Event()
         """Set when the client does not read what is sent to it: it gets nothing any more."""

@@ -1,7 +1,8 @@
 """Brings second phases to processes that can do them.
 
 A resource has the processes that serve it, a queue of commands that are due and a heap of those that wait for their next try. Any
-process that serves the resource will do; each has a bounded number of commands in flight, so neither side drowns. A resource that
+process that serves the resource will do; each has a bounded number of its commands in flight, so neither side drowns, and one
+resource whose database hangs does not hold up another in the same process. A resource that
 answers UNAVAILABLE is probed, at most `probes` times a second however many commands wait, and its first success wakes the rest. A
 branch that fails by itself backs off alone and holds nobody up.
 """
@@ -39,7 +40,7 @@ class DispatchConfig:
     """Times in milliseconds.
 
     Attributes:
-        window: Commands in flight to one process.
+        window: Commands of one resource in flight to one process.
         probes: Tries a second on a resource that is unavailable, and repeated tries a second on any resource.
         answer_timeout: A command without an answer for so long is sent again.
         schedule: Back-off of branches that failed.
@@ -54,13 +55,15 @@ class DispatchConfig:
 class Resource:
     """Who serves a resource and what waits for it."""
 
-    __slots__ = ("connections", "delayed", "in_flight", "name", "next_try", "ready", "turn", "unavailable")
+    __slots__ = ("connections", "delayed", "in_flight", "name", "next_try", "ready", "sent", "turn", "unavailable")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.connections: list[Connection] = []
+        self.sent: dict[Connection, dict[Work, None]] = {}
+        """Commands sent and not answered, by process, the oldest first."""
         self.in_flight = 0
-        """Commands sent and not answered."""
+        """Their number."""
         self.ready: deque[Work] = deque()
         self.delayed: list[tuple[int, int, Work]] = []
         self.turn = 0
@@ -110,20 +113,18 @@ class Dispatcher:
             connection.resources.add(name)
             resource = self._resource(name)
             resource.connections.append(connection)
+            resource.sent[connection] = {}
             self._available(resource)
 
     def detach(self, connection: Connection) -> None:
         """The process is gone: what it had not answered goes to others, first in the queue."""
         for name in connection.resources:
-            self.resources[name].connections.remove(connection)
-        for work in reversed(connection.in_flight):
-            work.connection = None
-            resource = self._resource(work.resource)
-            resource.in_flight -= 1
-            resource.ready.appendleft(work)
-        connection.in_flight.clear()
-        for name in connection.resources:
             resource = self.resources[name]
+            resource.connections.remove(connection)
+            for work in reversed(resource.sent.pop(connection)):
+                work.connection = None
+                resource.in_flight -= 1
+                resource.ready.appendleft(work)
             self._pump(resource)
             if not (resource.connections or resource.ready or resource.delayed):
                 del self.resources[name]
@@ -197,9 +198,9 @@ class Dispatcher:
     def tick(self) -> None:
         """Send what has become due, and send again what nobody answered."""
         now = self._now()
-        for connection in {c for r in self.resources.values() for c in r.connections}:
-            self._expire(connection, now)
         for resource in self.resources.values():
+            for connection, sent in resource.sent.items():
+                self._expire(resource, connection, sent, now)
             if resource.delayed or resource.ready:
                 self._pump(resource)
 
@@ -220,7 +221,7 @@ class Dispatcher:
         work.branches.remove(branch)
         resource = self.resources[work.resource]
         if not work.branches and work.connection is not None:
-            del work.connection.in_flight[work]
+            del resource.sent[work.connection][work]
             resource.in_flight -= 1
         return resource
 
@@ -298,7 +299,7 @@ class Dispatcher:
         for _ in connections:
             resource.turn = (resource.turn + 1) % len(connections)
             connection = connections[resource.turn]
-            if len(connection.in_flight) < self._config.window and not connection.closed:
+            if len(resource.sent[connection]) < self._config.window and not connection.closed:
                 return connection
         return None
 
@@ -318,20 +319,20 @@ class Dispatcher:
                 branch.first_command_at = now
         work.connection = connection
         work.sent_at = now
-        self.resources[work.resource].in_flight += 1
-        connection.in_flight[work] = None
+        resource = self.resources[work.resource]
+        resource.in_flight += 1
+        resource.sent[connection][work] = None
         connection.command(work)
 
-    def _expire(self, connection: Connection, now: int) -> None:
+    def _expire(self, resource: Resource, connection: Connection, sent: dict[Work, None], now: int) -> None:
         """Commands that were not answered in time: the next process gets them."""
         late = now - self._config.answer_timeout
-        while connection.in_flight:
-            work = next(iter(connection.in_flight))
+        while sent:
+            work = next(iter(sent))
             if work.sent_at > late:
                 return
-            del connection.in_flight[work]
+            del sent[work]
             work.connection = None
-            resource = self._resource(work.resource)
             resource.in_flight -= 1
             for branch in list(work.branches):
                 work.branches.remove(branch)
