@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
 
+import grpc
 import pytest
-from txcoord_proto.errors import TooManyTransactionsError
+from txcoord_proto.errors import StoreUnavailableError, TooManyTransactionsError
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
@@ -46,6 +50,42 @@ def test_a_client_that_stops_reading_is_cut_off_and_finds_everything_again(coord
         while not (batch := healed.read()).commands:
             pass
         assert [list(commands.xids) for commands in batch.commands] == [[xid]]
+
+
+def test_a_store_that_takes_no_commits_does_not_grow_the_coordinator(tmp_path: Path) -> None:
+    """What cannot be answered is not read any more; once the store is back, everybody hears."""
+    store, questions = tmp_path / "store.db", 150
+    with ExitStack() as stack:
+        coordinator = stack.enter_context(CoordinatorProcess(f"sqlite:///{store}"))
+        stub = stack.enter_context(Stub(coordinator.address))
+        curious = stack.enter_context(Stream(coordinator.address, instance="curious"))
+        prefix = stub.begin().rpartition(".")[0]
+        xids = [f"{prefix}.{n:08d}" for n in range(10_000)]
+        before = resident(coordinator.pid)
+
+        def no_more_is_taken() -> bool:
+            try:
+                stub.call("Settled", pb.SettledQuery(xids=xids[:1]), pb.SettledReply, timeout=0.5)
+            except StoreUnavailableError as error:
+                return "answers wait for the store" in error.message
+            except grpc.RpcError:
+                return False  # it was taken, and has no answer
+            return False
+
+        with closing(sqlite3.connect(store, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for n in range(questions):
+                curious.write(pb.ClientBatch(requests=[pb.Request(id=1_000 + n, settled=pb.SettledQuery(xids=xids))]))
+            wait_until(no_more_is_taken, 30, "the refusal of more")
+            time.sleep(1.0)  # without a bound it would go on growing
+            most = resident(coordinator.pid)
+            other.execute("ROLLBACK")
+        print(f"{before:.0f} MiB before, {most:.0f} at most")
+        assert most - before < 60
+        answered = 0
+        while answered < questions:
+            answered += sum(event.HasField("settled") for event in curious.read().events)
+        assert stub.commit(stub.begin()).status == pb.COMMITTED
 
 
 def test_commands_with_large_arguments_travel_in_batches_that_arrive(coordinator: CoordinatorProcess) -> None:

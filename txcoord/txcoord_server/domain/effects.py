@@ -35,6 +35,7 @@ class Effects:
         decided: Transactions decided in this group: their second phases start after the commit.
         operated: Transactions on whose second phases an operator acted: some are due now, or need not be done any more.
         absent: Questions about XIDs that are not in memory; the store is asked within the commit.
+        asked: How many XIDs they are about.
         audit: An operator's acts: xid, version, act, at, actor, reason.
         durable: Whether somebody waits for this group; without it the rows may ride with the next one.
     """
@@ -45,6 +46,7 @@ class Effects:
     decided: list[Transaction] = field(default_factory=list)
     operated: list[Transaction] = field(default_factory=list)
     absent: list[AbsentQuestion] = field(default_factory=list)
+    asked: int = 0
     audit: list[tuple[object, ...]] = field(default_factory=list)
     durable: bool = False
 

@@ -83,4 +83,5 @@ class Ledger:
     def ask_store(self, question: AbsentQuestion) -> None:
         """Have the store be asked within the next group commit about XIDs that are not in memory."""
         self.effects.absent.append(question)
+        self.effects.asked += len(question.xids)
         self.effects.durable = True

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 BRANCH_ID_BLOCK = 4_096
 BRANCH_ID_RESERVE = 1_000_000
+MOST_GATHERED = 50_000
+"""Answers that may wait for one group commit, counting each XID that the store is asked about."""
 _LINES = 20
 
 
@@ -110,6 +112,7 @@ class Engine:
         self._branch_ids = lease.branch_ids
         self._branch_ids_end = lease.branch_ids_end
         self._wanted = asyncio.Event()
+        self._taken = asyncio.Event()
         self._lazy: asyncio.TimerHandle | None = None
         self._last_commit = clock.monotonic()
         self._begun_before = counters.begun
@@ -154,9 +157,14 @@ class Engine:
 
         Raises:
             NotLeaderError: It leads no more.
+            StoreUnavailableError: So much waits for the store already that no more is taken.
         """
         if self._over:
             raise _over()
+        if self._crowded:
+            raise StoreUnavailableError(
+                f"{MOST_GATHERED} answers wait for the store, which takes no commits at the moment: nothing was done, try again"
+            )
         return Call(self.calls, principal)
 
     def grant_branch_ids(self, count: int = BRANCH_ID_BLOCK) -> tuple[int, int]:
@@ -217,6 +225,17 @@ class Engine:
         elif self._lazy is None and effects:
             self._lazy = asyncio.get_running_loop().call_later(self.config.lazy / 1000, self._lazy_due)
 
+    @property
+    def _crowded(self) -> bool:
+        effects = self.ledger.effects
+        return len(effects.answers) + effects.asked > MOST_GATHERED
+
+    async def room(self) -> None:
+        """Wait while the next group commit has gathered too much: with a store that takes none, memory must not grow."""
+        while self._crowded and not self._over:
+            self._taken.clear()
+            await self._taken.wait()
+
     def _lazy_due(self) -> None:
         self._lazy = None
         self.ledger.effects.durable = True
@@ -259,6 +278,7 @@ class Engine:
     def abandon(self) -> None:
         """It leads no more: nobody is left waiting for an answer that will not come."""
         self._over = True
+        self._taken.set()
         for call in list(self.calls):
             call.answer(0, Refused(_over()))
 
@@ -275,6 +295,7 @@ class Engine:
             self._lazy.cancel()
             self._lazy = None
         effects = self.ledger.take_effects()
+        self._taken.set()
         write = self._write(effects)
         started = self._clock.monotonic()
         found = await self._persist(write)

@@ -85,6 +85,7 @@ class CoordinatorService:
     async def _read(session: Session, connection: Connection, batches: AsyncIterator[pb.ClientBatch]) -> None:
         try:
             async for batch in batches:
+                await session.room()
                 if connection.closed:
                     return
                 session.receive(batch)

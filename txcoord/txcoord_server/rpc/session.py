@@ -116,6 +116,11 @@ class Session:
         self.receive(first)
         return connection
 
+    async def room(self) -> None:
+        """Wait until a batch may be taken; meanwhile nothing is read, so that the client has to wait too."""
+        assert self._engine is not None
+        await self._engine.room()
+
     def receive(self, batch: pb.ClientBatch) -> None:
         """Take a batch of requests."""
         engine, connection = self._engine, self.connection
