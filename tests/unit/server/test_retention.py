@@ -64,6 +64,42 @@ def test_a_slow_transaction_that_a_range_has_passed_leaves_when_it_is_old_enough
     assert books.pass_time(5, 300).purge_xids == [name(5)]
 
 
+class Kept:
+    """A store in which so many of an earlier epoch are due, in pieces."""
+
+    def __init__(self, *due: int) -> None:
+        self.due = list(due)
+        self.asked: list[str] = []
+
+    async def older(self, below: str, newest: int) -> str:
+        return name(70, EPOCH - 1)
+
+    async def purgeable(self, now: int, committed_before: int, below: str, limit: int) -> list[str]:
+        self.asked.append(below)
+        count = self.due.pop(0) if below and self.due else 0
+        return [name(n, EPOCH - 1) for n in range(1, count + 1)]
+
+
+async def test_earlier_epochs_are_read_through_until_nothing_of_them_can_become_due() -> None:
+    books, store = Books(), Kept(2_000, 5)
+    slow = name(69, EPOCH - 1)
+    for second in range(200):
+        if second == 150:
+            books.finish(slow, took=150_000)
+        await books.retention.sweep(store, books.now)  # type: ignore[arg-type]
+        books.pass_time(1, 50)
+    older, last = name(70, EPOCH - 1), [below for below in store.asked if below]
+    assert set(last) == {older}
+    assert 10 < len(last) < 25, "for a minute and a half"
+    assert store.asked[-1] == ""
+    assert books.pass_time(30, 50).purge_xids == [slow], "it settled too late for a sweep to see it"
+    await books.retention.sweep(store, books.now)  # type: ignore[arg-type]
+    books.pass_time(1, CONFIG.keep_committed)
+    books.now += CONFIG.sweep
+    await books.retention.sweep(store, books.now)  # type: ignore[arg-type]
+    assert store.asked[-1] == epoch_prefix("default", EPOCH), "by now none of them is among the newest"
+
+
 def test_a_slow_transaction_of_an_earlier_epoch_is_left_to_the_sweep() -> None:
     books = Books()
     books.pass_time(90, 300)

@@ -75,6 +75,10 @@ class Retention:
         self._settled_before = 0
         self._older: str | None = None
         """XIDs of earlier epochs below this are not among the newest; None: not yet known."""
+        self._swept_below = ""
+        """Earlier epochs hold nothing below this XID that leaves by the common rule: no need to read through them again."""
+        self._quiet_from: int | None = None
+        """From when on nothing more of earlier epochs becomes due but what is in `_late`."""
         self._late: deque[tuple[int, str]] = deque()
         """When those may leave that took long, in order: a range may have passed them by then."""
         self._due: deque[str] = deque()
@@ -110,9 +114,10 @@ class Retention:
             self._keyed_end = self._keyed_samples.popleft()[0]
 
     def _leave_late(self, text: str) -> None:
-        """Old enough by now: unless a range is still to come for it, it leaves."""
+        """Old enough by now: unless a range, or a sweep of earlier epochs, is still to come for it, it leaves."""
         xid = Xid.parse(text)
-        if xid.epoch == self._epoch and xid.sequence <= self._cursor:
+        passed = xid.sequence <= self._cursor if xid.epoch == self._epoch else text < self._swept_below
+        if passed:
             self._due.append(text)
 
     async def sweep(self, store: Store, now: int) -> None:
@@ -122,8 +127,14 @@ class Retention:
         self._sweep_at = now + self._config.sweep
         if self._older is None:
             self._older = await store.older(self._prefix, self._config.keep_committed)
+        if self._quiet_from is None:
+            self._quiet_from = now + self._config.keep_committed_for + self._config.late
         below = self._prefix if self._sequence >= self._config.keep_committed else self._older
-        self._due.extend(await store.purgeable(now, now - self._config.keep_committed_for, below, _RANGE))
+        unswept = below if below != self._swept_below else ""
+        found = await store.purgeable(now, now - self._config.keep_committed_for, unswept, _RANGE)
+        self._due.extend(found)
+        if len(found) < _RANGE and now >= self._quiet_from:
+            self._swept_below = below
         if self._due:
             self._sweep_at = now  # there may be more
 

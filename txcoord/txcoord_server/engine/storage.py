@@ -210,7 +210,7 @@ class Store(Protocol):
         """XIDs whose retention is over.
 
         Their `purge_at` has passed, or they were committed by the common rule before `committed_before` in an earlier epoch
-        (their XIDs are smaller than `below`).
+        (their XIDs are smaller than `below`; empty: those are not looked for, which takes reading through all that is kept).
         """
 
     async def older(self, below: str, newest: int) -> str:

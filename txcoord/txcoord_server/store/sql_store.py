@@ -338,7 +338,8 @@ class SqlStore:
             with self._reading() as connection:
                 due = select(t.xid).where(t.purge_at <= now, t.grp == self._group).limit(limit)
                 xids = list(connection.scalars(due))
-                xids += connection.scalars(select(t.xid).where(old_epochs).order_by(t.xid).limit(limit - len(xids)))
+                if below and len(xids) < limit:
+                    xids += connection.scalars(select(t.xid).where(old_epochs).order_by(t.xid).limit(limit - len(xids)))
                 return xids
 
         return await self._run(self._reader, read)
