@@ -33,12 +33,11 @@ from txcoord_server.engine.inspection import Inspection
 from txcoord_server.engine.ports import Clock, Rng
 from txcoord_server.engine.retention import Retention, RetentionConfig
 from txcoord_server.engine.rows import RowBuilder, restore
-from txcoord_server.engine.storage import GroupWrite, Lease, Store
+from txcoord_server.engine.storage import BRANCH_ID_RESERVE, GroupWrite, Lease, Store
 
 log = logging.getLogger(__name__)
 
 BRANCH_ID_BLOCK = 4_096
-BRANCH_ID_RESERVE = 1_000_000
 MOST_GATHERED = 50_000
 """Answers that may wait for one group commit, counting each XID that the store is asked about."""
 _LINES = 20

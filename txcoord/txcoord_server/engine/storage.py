@@ -20,6 +20,9 @@ from txcoord_server.domain.tokens import Token
 
 Row = tuple[Any, ...]
 
+BRANCH_ID_RESERVE = 1_000_000
+"""How many branch ids a takeover reserves, and a group commit when half of them are granted."""
+
 
 class FencedError(TxcoordError):
     """Another node leads, or leads again: nothing was written."""

@@ -25,6 +25,7 @@ from txcoord_server.domain.effects import StoredOutcome
 from txcoord_server.domain.tokens import Token
 from txcoord_server.engine.storage import (
     AUDIT,
+    BRANCH_ID_RESERVE,
     NEW_BRANCH,
     NEW_GLOBAL,
     GroupState,
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BRANCH_ID_RESERVE = 1_000_000
 _LOAD_CHUNK = 2_000
 _FINAL = (GlobalStatus.COMMITTED.value, GlobalStatus.ROLLED_BACK.value)
 _GLOBAL_COLUMNS = [schema.transaction.c[name] for name in NEW_GLOBAL]
