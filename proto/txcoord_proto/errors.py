@@ -265,7 +265,7 @@ class StoreUnavailableError(TxcoordError):
 
 
 class StoreError(TxcoordError):
-    """The store is not fit to be used: unsafe durability settings, an unknown schema version, not our tables."""
+    """The store is not fit to be used: an unknown schema version, not our tables."""
 
     code = "STORE_UNFIT"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
-from txcoord_proto.errors import StoreError
+from txcoord_proto.errors import UnsafeStoreError
 from txcoord_server.store.sql_store import SqlStore
 from txcoord_server.store.sqlite import SqliteDialect
 
@@ -20,10 +20,10 @@ from tests.servers.server import Server
 
 async def check_refused(store: SqlStore, pattern: str, caplog: pytest.LogCaptureFixture) -> None:
     """It does not start because of that, and starts with a warning where risks are accepted."""
-    with pytest.raises(StoreError, match=pattern) as caught:
+    with pytest.raises(UnsafeStoreError, match=pattern) as caught:
         await store.start()
     assert "--unsafe-store" in str(caught.value)
-    assert not caught.value.retryable
+    assert (caught.value.code, caught.value.retryable) == ("STORE_UNSAFE", False)
     store.accepts_risks = True
     caplog.clear()
     await store.start()

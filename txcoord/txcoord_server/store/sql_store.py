@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from txcoord_proto.errors import StoreError, StoreUnavailableError, TxcoordError
+from txcoord_proto.errors import StoreUnavailableError, TxcoordError, UnsafeStoreError
 from txcoord_proto.failpoints import Mode, durable, passes
 from txcoord_proto.status import GlobalStatus
 
@@ -137,7 +137,7 @@ class SqlStore:
             return
         text = f"acknowledged decisions can be lost on this store: {'; '.join(risks)}"
         if not self.accepts_risks:
-            raise StoreError(f"{text}; or start the coordinator with --unsafe-store, where that does not matter")
+            raise UnsafeStoreError(f"{text}; or start the coordinator with --unsafe-store, where that does not matter")
         log.warning("%s (--unsafe-store: a global transaction may then be half committed)", text)
 
     async def release(self) -> None:
