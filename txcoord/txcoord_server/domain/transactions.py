@@ -123,12 +123,12 @@ class Transactions:
         if account.unfinished >= self.limits.transactions_per_service:
             raise TooManyTransactionsError(
                 f"service {service} has {account.unfinished} unfinished global transactions, the limit of one service: "
-                "finish some, or raise max_transactions_per_service"
+                "finish some, or raise --max-transactions-per-client"
             )
         if len(self.ledger.by_xid) >= self.limits.transactions:
             raise TooManyTransactionsError(
                 f"{len(self.ledger.by_xid)} global transactions are unfinished, the coordinator's limit: try again later, "
-                "or raise max_transactions"
+                "or raise --max-transactions"
             )
         return account
 
