@@ -149,7 +149,7 @@ def _server_options() -> Iterator[tuple[str, ...]]:
             case click.Path():
                 kind = "file"
             case _:
-                kind = _with_unit("flag" if option.is_flag else option.type.name, effect)
+                kind = _with_unit("flag" if option.is_flag else option.type.name.removesuffix(" range"), effect)
         default = option.show_default if isinstance(option.show_default, str) else option.to_info_dict()["default"]
         shown = "off" if option.is_flag else f"`{default}`" if default not in (None, "") else "none"
         yield f"`{option.opts[0]}`", f"`{prefix}_{str(option.name).upper()}`", kind, shown, effect

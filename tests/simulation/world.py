@@ -53,7 +53,7 @@ class Coordinator:
         config = EngineConfig(limits=_LIMITS, lease_ttl=3_000, tick=100, retention=_RETENTION)
         self.node = node = Node(config, self.store, self.name, SimClock(world.loop), world.loop.rng)
         world.nodes.append(node)
-        authenticator = Authenticator()
+        authenticator = Authenticator(always=False)
         authenticator.load(())
         service = CoordinatorService(node, authenticator, 64)
         world.network.listen(self.name, self.process, service.session)

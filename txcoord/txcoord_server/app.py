@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import grpc
 from txcoord_proto.errors import ConfigurationError, StoreUnavailableError
@@ -69,7 +70,7 @@ class App:
         self.config = config
         self._writer = ThreadPoolExecutor(1, "txcoord-writer")
         self._reader = ThreadPoolExecutor(1, "txcoord-reader")
-        self._authenticator = Authenticator()
+        self._authenticator = Authenticator(always=config.exposed)
         self._told_well: bool | None = None
         """What health checkers hear."""
 
@@ -82,12 +83,11 @@ class App:
         announce()
         gc.set_threshold(50_000, 20, 100)  # the loop makes few cycles and many objects
         config = self.config
-        server_address = f"{config.host}:{config.port}"
         store = open_store(
             config.store,
             config.engine.group,
             config.node,
-            config.advertise or server_address,
+            config.advertise or str(config.listen),
             config.engine.lease_ttl,
             self._writer,
             self._reader,
@@ -95,8 +95,8 @@ class App:
         store.accepts_risks = config.unsafe_store
         node = Node(config.engine, store, config.node, SystemClock(), SystemRng(), without_collection)
         server = Server(node, self._authenticator, store.batch_cap, store.url)
-        port = server.listen(server_address, self._credentials())
-        store.address = config.advertise or f"{config.host}:{port}"
+        listening = replace(config.listen, port=server.listen(str(config.listen), self._credentials()))
+        store.address = config.advertise or str(listening)
         metrics = MetricsServer(node, config.metrics) if config.metrics else None
         if metrics is not None:
             log.info("metrics on %s", metrics.url)
@@ -110,7 +110,7 @@ class App:
                 self._check_exposure()
             if await _set_before(node.placed, running):
                 await self._tell_health(node, server)
-                print(f"txcoord coordinator listening on {config.host}:{port}", flush=True)
+                print(f"txcoord coordinator listening on {listening}", flush=True)
             await running
         finally:
             for task in watching:
@@ -136,14 +136,12 @@ class App:
 
     def _check_exposure(self) -> None:
         c = self.config
-        if c.loopback or c.insecure:
-            if not c.loopback:
-                log.warning("listening on %s without insisting on TLS and tokens (--insecure)", c.host)
-            return
-        if c.tls_certificate is None or not self._authenticator.required:
+        if c.insecure and not c.listen.loopback:
+            log.warning("listening on %s without insisting on TLS and tokens (--insecure)", c.listen.host)
+        if c.exposed and (c.tls_certificate is None or not self._authenticator.has_tokens):
             raise ConfigurationError(
-                f"listening on {c.host} needs TLS (--tls-cert, --tls-key) and at least one token (`txcoord token add`), since "
-                "whoever reaches the coordinator could decide others' transactions; --insecure turns this off"
+                f"listening on {c.listen.host} needs TLS (--tls-cert, --tls-key) and at least one token (`txcoord token add`), "
+                "since whoever reaches the coordinator could decide others' transactions; --insecure turns this off"
             )
 
     def _stop_on_signals(self, node: Node) -> None:
@@ -157,7 +155,10 @@ class App:
             loop.add_signal_handler(number, stop)
 
     async def _load_tokens(self, store: Store) -> None:
+        had = self._authenticator.has_tokens
         self._authenticator.load(await store.tokens())
+        if had and self.config.exposed and not self._authenticator.has_tokens:
+            log.error("the last token was dropped: nobody is let in until there is one again (`txcoord token add`)")
 
     async def _load_first_tokens(self, store: Store, node: Node) -> None:
         """Read the tokens; nobody is let in before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,50 @@ from txcoord_proto.xid import GROUP_PATTERN
 
 from txcoord_server.engine.engine import EngineConfig
 
+_ENDPOINT = re.compile(r"(?:\[([^\[\]\s]+)\]|([^:\[\]\s]*)):(\d{1,5})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a server listens.
+
+    Args:
+        host: Name or address.
+        port: 0: any free one.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, option: str, text: str) -> Endpoint:
+        """Read HOST:PORT; an IPv6 address stands in brackets, no host is this machine only.
+
+        Args:
+            option: What it was given as.
+            text: What was given.
+
+        Raises:
+            ConfigurationError: It is none.
+        """
+        found = _ENDPOINT.fullmatch(text)
+        if found is None or int(found[3]) > 65_535:
+            raise ConfigurationError(f"{option} {text}: HOST:PORT to listen on is wanted, such as 127.0.0.1:8190 or [::1]:8190")
+        return cls(found[1] or found[2] or "127.0.0.1", int(found[3]))
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
@@ -19,11 +64,10 @@ class ServerConfig:
 
     Attributes:
         store: SQLAlchemy URL of the store.
-        host: Address to listen on.
-        port: Port to listen on; 0: any free one.
+        listen: Where clients reach it.
         advertise: `host:port` under which clients reach this node; empty: what it listens on.
         node: Name of this node, for people.
-        metrics: `host:port` of the Prometheus endpoint; empty: none.
+        metrics: The Prometheus endpoint; None: none.
         tls_certificate, tls_key, tls_client_ca: PEM files; a client CA makes client certificates mandatory.
         insecure: Listen beyond loopback without TLS and tokens all the same.
         unsafe_store: Run on a store whose settings can lose acknowledged commits.
@@ -32,11 +76,10 @@ class ServerConfig:
     """
 
     store: str = "sqlite:///txcoord.db"
-    host: str = "127.0.0.1"
-    port: int = 8190
+    listen: Endpoint = Endpoint("127.0.0.1", 8190)
     advertise: str = ""
-    node: str = field(default_factory=lambda: f"{socket.gethostname()}")
-    metrics: str = ""
+    node: str = field(default_factory=socket.gethostname)
+    metrics: Endpoint | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -60,11 +103,6 @@ class ServerConfig:
             raise ConfigurationError("the lease must last at least 500 ms: a shorter one is lost to every slow commit")
 
     @property
-    def loopback(self) -> bool:
-        """Whether it listens on this machine only."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+    def exposed(self) -> bool:
+        """Whether others reach it, so that it insists on TLS and tokens."""
+        return not (self.listen.loopback or self.insecure)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from itertools import accumulate
@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from txcoord_proto.errors import ConfigurationError
 
+from txcoord_server.config import Endpoint
 from txcoord_server.domain.transitions import FINAL
 from txcoord_server.engine.counters import Histogram
 from txcoord_server.engine.dispatcher import Resource
@@ -236,24 +237,23 @@ class MetricsServer:
 
     Args:
         node: What it shows.
-        address: `HOST:PORT` to listen on; port 0: any free one.
+        endpoint: Where to listen.
 
     Raises:
         ConfigurationError: It cannot listen there.
     """
 
-    def __init__(self, node: Node, address: str) -> None:
+    def __init__(self, node: Node, endpoint: Endpoint) -> None:
         registry = CollectorRegistry()
         registry.register(NodeCollector(node))
         ProcessCollector(registry=registry)
-        host, _, port = address.rpartition(":")
         self._server: WSGIServer
         self._thread: threading.Thread
         try:
-            self._server, self._thread = start_http_server(int(port), host.strip("[]") or "127.0.0.1", registry)
-        except (ValueError, OSError, OverflowError) as error:
-            raise ConfigurationError(f"--metrics {address}: HOST:PORT to listen on is wanted ({error})") from error
-        self.url = f"http://{host or '127.0.0.1'}:{self._server.server_port}/metrics"
+            self._server, self._thread = start_http_server(endpoint.port, endpoint.host, registry)
+        except (OSError, UnicodeError) as error:
+            raise ConfigurationError(f"--metrics {endpoint}: it cannot listen there ({error})") from error
+        self.url = f"http://{replace(endpoint, port=self._server.server_port)}/metrics"
 
     def close(self) -> None:
         """End it."""

@@ -95,6 +95,13 @@ def test_stores_that_are_none(url: str, why: str) -> None:
         (("--group", "a.b"), "letters, digits"),
         (("--keep-committed-for", "-1"), "negative"),
         (("--tls-cert", __file__), "both a certificate and its key"),
+        (("--listen", "localhost"), "--listen localhost: HOST:PORT"),
+        (("--listen", "127.0.0.1:x"), "--listen 127.0.0.1:x: HOST:PORT"),
+        (("--metrics", "127.0.0.1"), "--metrics 127.0.0.1: HOST:PORT"),
+        (("--port", "65536"), "--port"),
+        (("--log-level", "loud"), "'loud' is not one of"),
+        (("--max-transactions", "-1"), "--max-transactions"),
+        (("--max-transactions-per-client", "0"), "--max-transactions-per-client"),
     ],
 )
 def test_options_outside_their_ranges(options: tuple[str, ...], why: str) -> None:

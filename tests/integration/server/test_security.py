@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from txcoord_proto.errors import (
 )
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk import Client, ClientConfig, Tls
-from txcoord_sdk.testing import CoordinatorProcess
+from txcoord_sdk.testing import CoordinatorProcess, wait_until
 from txcoord_server.cli import main
 
 from tests.integration.server.pem import Pem
@@ -197,3 +198,29 @@ def test_listening_beyond_loopback(pem: Pem, url: str, grant: Grant) -> None:
     with exposed(*pem.serving()) as proper:
         assert decides(proper, Tls(ca=pem.ca), token)
         assert "--insecure" not in proper.log()
+
+
+def test_without_its_last_token_an_exposed_coordinator_lets_nobody_in(pem: Pem, url: str, grant: Grant) -> None:
+    def refused() -> bool:
+        try:
+            decides(coordinator, Tls(ca=pem.ca), token)
+        except UnauthenticatedError:
+            return True
+        return False
+
+    token = grant("order-1", "order")
+    with CoordinatorProcess(url, options=("--listen", "0.0.0.0:0", *pem.serving())) as coordinator:
+        assert decides(coordinator, Tls(ca=pem.ca), token)
+        dropped = CliRunner().invoke(main, ["token", "drop", "order-1", "--store", url])
+        assert "that was the last token" in dropped.stderr
+        assert dropped.stdout == "dropped order-1\n"
+        wait_until(refused, 8, "the refusal of the dropped token")
+        with pytest.raises(UnauthenticatedError, match="txcoord token add"):
+            decides(coordinator, Tls(ca=pem.ca))
+        operator = CliRunner().invoke(main, ["ls", "--address", coordinator.address, "--tls-ca", str(pem.ca)])
+        assert "UNAUTHENTICATED" in operator.output
+        time.sleep(6)  # the store is read again
+        assert coordinator.log().count("the last token was dropped: nobody is let in") == 1
+        assert "ERROR" in coordinator.log()
+        token = grant("order-2", "order")
+        wait_until(lambda: not refused(), 8, "the new token")

@@ -21,6 +21,11 @@ from txcoord_server.store.sql_store import SqlStore
 
 T = TypeVar("T")
 
+_WITHOUT = (
+    "a coordinator on loopback, or with --insecure, lets everybody in under the name that he gives, as an operator too; "
+    "any other lets nobody in"
+)
+
 _store = click.option(
     "--store", default="sqlite:///txcoord.db", envvar="TXCOORD_STORE", show_default=True, show_envvar=True,
     help="SQLAlchemy URL of the coordinator's store.",
@@ -83,7 +88,7 @@ def ls_command(store: str, as_json: bool) -> None:
         fields = ("name", "service", "resources", "role", "created_at")
         show_document({"tokens": [{field: getattr(t, field) for field in fields} for t in tokens]})
     elif not tokens:
-        click.echo("none: everybody is let in under the name that he gives")
+        click.echo(f"none: {_WITHOUT}")
     else:
         rows = [(t.name, t.service, t.role, ", ".join(t.resources) or "-", moment(t.created_at)) for t in tokens]
         table(("NAME", "SERVICE", "ROLE", "RESOURCES", "MADE"), rows)
@@ -97,13 +102,15 @@ def ls_command(store: str, as_json: bool) -> None:
 def drop_command(name: str, store: str, as_json: bool) -> None:
     """Drop a token: within 5 seconds who comes with it is refused, and the sessions that were opened with it are ended."""
 
-    async def drop(opened: SqlStore) -> int:
+    async def drop(opened: SqlStore) -> tuple[int, bool]:
         dropped = await opened.drop_token(name)
         if not dropped:
             raise ConfigurationError(f"there is no token {name!r} in {opened.url}: `txcoord token ls` lists them")
-        return dropped
+        return dropped, bool(await opened.tokens())
 
-    dropped = _with_store(store, drop)
+    dropped, others = _with_store(store, drop)
+    if not others:
+        click.echo(f"Warning: that was the last token. Within 5 seconds {_WITHOUT}.", err=True)
     if as_json:
         show_document({"dropped": dropped})
     else:

@@ -1,8 +1,8 @@
 """Who is calling: tokens, their services, resources and roles.
 
 Tokens are kept as SHA-256 hashes in the store; several may be valid for a service at once, so that one can be replaced without an
-outage. Without a token in the store everybody is let in under the name that he gives, as an operator too: that is for one
-machine, and the coordinator does not listen beyond loopback like that.
+outage. Without a token in the store everybody is let in under the name that he gives, as an operator too, where only this machine
+reaches the coordinator (or `--insecure` says so); where others reach it, nobody is let in without one.
 """
 
 from __future__ import annotations
@@ -30,17 +30,27 @@ def token_hash(token: str) -> str:
 
 
 class Authenticator:
-    """Turns tokens into principals."""
+    """Turns tokens into principals.
 
-    def __init__(self) -> None:
+    Args:
+        always: Whether callers need a token even while the store holds none.
+    """
+
+    def __init__(self, always: bool) -> None:
+        self._always = always
         self._tokens: dict[str, Token] = {}
         self.loaded = False
         """Whether the store's tokens are known."""
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether the store holds any."""
+        return bool(self._tokens)
+
+    @property
     def required(self) -> bool:
         """Whether callers need a token."""
-        return bool(self._tokens)
+        return self._always or self.has_tokens
 
     def load(self, tokens: Iterable[Token]) -> None:
         """Replace the known tokens by those of the store; until the first time nobody is let in."""
@@ -49,7 +59,9 @@ class Authenticator:
 
     def knows(self, principal: Principal) -> bool:
         """Whether the token that once showed who `principal` is is still valid."""
-        return not self._tokens or any(t.name == principal.name and t.service == principal.service for t in self._tokens.values())
+        return not self.required or any(
+            t.name == principal.name and t.service == principal.service for t in self._tokens.values()
+        )
 
     def principal(self, token: str, service: str) -> Principal:
         """The principal behind a token.
@@ -66,7 +78,7 @@ class Authenticator:
         if not self.loaded:
             raise NotReadyError("this coordinator has not read its tokens yet: its store has not answered; ask again")
         check_text("service", service, MAX_SERVICE)
-        if not self._tokens:
+        if not self.required:
             return Principal(service or "anonymous", service or "anonymous", operator=True)
         hashed = token_hash(token)
         known = next((t for h, t in self._tokens.items() if hmac.compare_digest(h, hashed)), None)
