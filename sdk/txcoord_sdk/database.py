@@ -127,8 +127,7 @@ class Database:
         local = self.own_transaction()
         with self.reaching():
             try:
-                local.start()
-                result = local.run(work)
+                result = local.start(work)
                 local.commit()
             finally:
                 local.close()
@@ -139,8 +138,7 @@ class Database:
         local = self.own_async_transaction()
         with self.reaching():
             try:
-                await local.start()
-                result = await local.run(work)
+                result = await local.start(work)
                 await local.commit()
             finally:
                 await local.close()

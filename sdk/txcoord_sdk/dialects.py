@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import BigInteger, Insert, Table, literal_column
+from sqlalchemy import BigInteger, Insert, Integer, Table, literal_column, select, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 from txcoord_proto.errors import ConfigurationError
@@ -24,6 +25,15 @@ class Dialect(ABC):
     @abstractmethod
     def insert_if_absent(self, table: Table) -> Insert:
         """An INSERT that does nothing where the primary key exists, and waits where another transaction is inserting it."""
+
+    def insert_within_limits(self, table: Table, values: Mapping[str, ColumnElement[Any]]) -> Insert | None:
+        """An `insert_if_absent` that first does what `limit_transaction` does, in one statement; None: that takes two.
+
+        Args:
+            table: Where to.
+            values: By column; it takes `milliseconds` as one more parameter.
+        """
+        return None
 
     @abstractmethod
     def transient(self, error: BaseException) -> bool:
@@ -91,10 +101,25 @@ class Postgresql(Dialect):
     """PostgreSQL and what is compatible with it."""
 
     now = literal_column("CAST(extract(epoch FROM statement_timestamp()) * 1000 AS bigint)", BigInteger)
+    _LIMIT = (  # current_setting of what does not exist is NULL; pg_settings would cost half a millisecond
+        "SELECT count(set_config(name, CAST({0} AS text), true)) AS changed "
+        "FROM (VALUES ('idle_in_transaction_session_timeout'), ('statement_timeout'), ('transaction_timeout'), ('lock_timeout')) "
+        "AS names (name) WHERE current_setting(name, true) = '0' "
+        "OR CAST(current_setting(name, true) AS interval) > {0} * interval '1 millisecond'"
+    )
 
     def insert_if_absent(self, table: Table) -> Insert:
         """See `Dialect.insert_if_absent`."""
         return postgresql.insert(table).on_conflict_do_nothing()
+
+    def insert_within_limits(self, table: Table, values: Mapping[str, ColumnElement[Any]]) -> Insert:
+        """See `Dialect.insert_within_limits`.
+
+        The limit of statements does not hold for the one that sets it; that of locks does, and the INSERT waits for nothing else.
+        """
+        limits = text(self._LIMIT.format("CAST(:milliseconds AS integer)")).columns(changed=Integer).subquery()
+        row = select(*values.values()).where(limits.c.changed.is_not(None))  # used, or the database might leave it out
+        return self.insert_if_absent(table).from_select(list(values), row)
 
     def transient(self, error: BaseException) -> bool:
         """See `Dialect.transient`."""
@@ -110,12 +135,7 @@ class Postgresql(Dialect):
 
     def limit_transaction(self, milliseconds: int) -> str:
         """See `Dialect.limit_transaction`: until the transaction's end; `transaction_timeout`, from 17 on, is exact."""
-        names = "('idle_in_transaction_session_timeout'), ('statement_timeout'), ('transaction_timeout')"
-        return (  # current_setting of what does not exist is NULL; pg_settings would cost half a millisecond
-            f"SELECT set_config(name, '{milliseconds}', true) FROM (VALUES {names}) AS limits (name) "
-            "WHERE current_setting(name, true) = '0' "
-            f"OR CAST(current_setting(name, true) AS interval) > interval '{milliseconds} milliseconds'"
-        )
+        return self._LIMIT.format(milliseconds)
 
     def holds_together(self, raw: Any) -> bool:
         """See `Dialect.holds_together`."""

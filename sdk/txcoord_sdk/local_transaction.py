@@ -2,8 +2,7 @@
 
 SQLAlchemy's `commit` event fires before COMMIT and cannot say that it succeeded, so the engine's dialect is given a subclass of
 its own class whose commit and rollback tell those who enlisted with the connection. Outside a global transaction that costs a
-look at an empty dictionary per local transaction and nothing per statement. The same seam serves every driver, synchronous or
-not, and AT extends it.
+look at an empty dictionary per statement and per end. The same seam serves every driver, synchronous or not, and AT extends it.
 
 Two databases end a transaction without saying so at COMMIT: PostgreSQL answers the COMMIT of a failed transaction with a silent
 ROLLBACK, and MariaDB rolls back at a deadlock and begins anew. So once a statement has failed, enlistments are in doubt and have
@@ -20,7 +19,7 @@ import math
 import time
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import Dialect, TwoPhaseTransaction
 from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.failpoints import Mode, durable, passes
@@ -73,19 +72,21 @@ def limit(connection: Connection, deadline: float) -> None:
     Statements that come later are refused, and so are those that would end it unseen. The database ends it where it stands still;
     before PostgreSQL 17 and on MariaDB it counts from the last statement, so that this may be after up to twice the time.
     """
+    if milliseconds := start_limit(connection, deadline):
+        connection.exec_driver_sql(_state(connection).dialect.limit_transaction(milliseconds))
+
+
+def start_limit(connection: Connection, deadline: float) -> int:
+    """Do what `limit` does in this process; returns the milliseconds of which the database is still to be told, 0: of none."""
     state = _state(connection)
-    if not event.contains(connection, "before_cursor_execute", _check_statement):
-        event.listen(connection, "before_cursor_execute", _check_statement)
-        event.listen(connection, "after_cursor_execute", _statement_done)
     if deadline >= state.limited:
-        return
-    state.limited = deadline
+        return 0
+    state.limited = state.deadline = deadline
     milliseconds = max(1, math.ceil((deadline - time.monotonic()) * 1000))
-    if statement := state.dialect.limit_transaction(milliseconds):
-        connection.exec_driver_sql(statement)
-    else:
-        reaper.watch(state, deadline)
-    state.deadline = deadline
+    if state.dialect.limit_transaction(milliseconds):
+        return milliseconds
+    reaper.watch(state, deadline)
+    return 0
 
 
 def _state(connection: Connection) -> LocalState:
@@ -104,18 +105,6 @@ def check_holds_together(connection: Connection) -> None:
             f"the driver of {connection.engine.url!r} commits each statement by itself (autocommit in connect_args or in an "
             "event?), so a fence could not stand or fall with its effects: let SQLAlchemy begin its transactions"
         )
-
-
-def _check_statement(connection: Connection, cursor: object, statement: str, *_: object) -> None:
-    state = connection.dialect._txcoord_open.get(id(connection.connection.dbapi_connection))  # type: ignore[attr-defined]
-    if state is not None:
-        state.check(statement)
-
-
-def _statement_done(connection: Connection, *_: object) -> None:
-    state = connection.dialect._txcoord_open.get(id(connection.connection.dbapi_connection))  # type: ignore[attr-defined]
-    if state is not None:
-        state.busy = False
 
 
 class WatchedDialect(Dialect):
@@ -145,6 +134,38 @@ class WatchedDialect(Dialect):
                 cursor = raw.cursor()
                 cursor.execute(statement)
                 cursor.close()
+
+    def _txcoord_limited(self, context: Any) -> LocalState | None:
+        """The local transaction in which a statement is executed, if it has a deadline."""
+        state = self._txcoord_open.get(id(context.root_connection.connection.dbapi_connection)) if context is not None else None
+        return state if state is not None and state.deadline < math.inf else None
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """Execute what may be executed now."""
+        state = self._txcoord_limited(context) if self._txcoord_open else None
+        if state is not None:
+            state.check(statement)
+        super().do_execute(cursor, statement, parameters, context)
+        if state is not None:
+            state.busy = False
+
+    def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """Execute what may be executed now, with several rows."""
+        state = self._txcoord_limited(context) if self._txcoord_open else None
+        if state is not None:
+            state.check(statement)
+        super().do_executemany(cursor, statement, parameters, context)
+        if state is not None:
+            state.busy = False
+
+    def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
+        """Execute what may be executed now, as it is written."""
+        state = self._txcoord_limited(context) if self._txcoord_open else None
+        if state is not None:
+            state.check(statement)
+        super().do_execute_no_params(cursor, statement, context)
+        if state is not None:
+            state.busy = False
 
     def do_commit(self, dbapi_connection: Any) -> None:
         """COMMIT, then tell; what may not or cannot be committed is rolled back."""

@@ -53,6 +53,12 @@ class _Seal:
         self.is_open = True
 
 
+def _begin(connection: Connection, seal: _Seal, work: Callable[[Connection], T]) -> T:
+    connection.begin()
+    enlist(connection, seal)
+    return work(connection)
+
+
 class SealedTransaction:
     """Of a synchronous engine.
 
@@ -68,14 +74,13 @@ class SealedTransaction:
         self._seal = _Seal()
         self._connection: Connection | None = None
 
-    def start(self) -> None:
-        """Take a connection and begin; `close` gives it back, also where this fails."""
+    def start(self, work: Callable[[Connection], T]) -> T:
+        """Take a connection, begin and run `work`; `close` gives it back, also where this fails."""
         if self._gate is not None:
             self._gate.acquire()
             self._inside = True
         self._connection = self._engine.connect()
-        self._connection.begin()
-        enlist(self._connection, self._seal)
+        return _begin(self._connection, self._seal, work)
 
     @property
     def is_lost(self) -> bool:
@@ -123,14 +128,13 @@ class AsyncSealedTransaction:
         self.connection: AsyncConnection | None = None
         """For user code that is asynchronous."""
 
-    async def start(self) -> None:
-        """Take a connection and begin; `close` gives it back, also where this fails."""
+    async def start(self, work: Callable[[Connection], T]) -> T:
+        """Take a connection, begin and run synchronous `work`; `close` gives it back, also where this fails."""
         if self._gate is not None:
             await self._gate.acquire()
             self._inside = True
         self.connection = await self._engine.connect()
-        await self.connection.begin()
-        await self.connection.run_sync(enlist, self._seal)
+        return await self.connection.run_sync(_begin, self._seal, work)
 
     @property
     def is_lost(self) -> bool:

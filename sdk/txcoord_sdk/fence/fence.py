@@ -8,13 +8,16 @@ TCC fence).
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
-from typing import ClassVar
+from functools import cache
+from typing import Any, ClassVar, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import Connection, Insert, Update, bindparam, select, update
 from txcoord_proto.errors import TxcoordError
 
-from txcoord_sdk.dialects import dialect_of
+from txcoord_sdk.dialects import Dialect, dialect_of
+from txcoord_sdk.local_transaction import limit, start_limit
 from txcoord_sdk.participant import ParkError
 from txcoord_sdk.schema import fence
 
@@ -52,14 +55,22 @@ class TryLostError(TxcoordError):
     retryable: ClassVar[bool] = True
 
 
-def tried(connection: Connection, xid: str, branch_id: int, resource: str) -> None:
+def tried(connection: Connection, xid: str, branch_id: int, resource: str, deadline: float = math.inf) -> None:
     """Open the branch, before the try.
+
+    Args:
+        connection: On which the try works.
+        xid: Of the branch.
+        branch_id: Of the branch.
+        resource: Of the branch.
+        deadline: When the connection's local transaction ends at the latest, as `limit` says; the database is told with the row.
 
     Raises:
         HangingTryError: Its cancel was here first.
         RepeatedTryError: Its try was here before.
+        DeadlinePassedError: That was before now.
     """
-    if _insert(connection, xid, branch_id, resource, FenceState.TRIED):
+    if _insert(connection, xid, branch_id, resource, FenceState.TRIED, deadline):
         return
     state = _state(connection, xid, branch_id)
     if state in (FenceState.SUSPENDED, FenceState.CANCELLED):
@@ -115,39 +126,72 @@ def cancelled(connection: Connection, xid: str, branch_id: int, resource: str) -
 
 def remember(connection: Connection, xid: str, branch_id: int, result: str) -> None:
     """Keep what the first call of the second phase returned."""
-    connection.execute(update(fence).where(*_row(xid, branch_id)).values(result=result))
+    connection.execute(_REMEMBER, {**_row(xid, branch_id), "result": result})
 
 
 def remembered(connection: Connection, xid: str, branch_id: int) -> str | None:
     """What the first call of the second phase returned; None where it returned nothing."""
-    return connection.scalar(select(fence.c.result).where(*_row(xid, branch_id)))
+    return connection.scalar(_REMEMBERED, _row(xid, branch_id))
 
 
-def _row(xid: str, branch_id: int) -> tuple[ColumnElement[bool], ...]:
-    return fence.c.xid == xid, fence.c.branch_id == branch_id
+# The statements are built once: SQLAlchemy finds one that it has seen in its cache at once, and takes as long to build and
+# recognise a new one as the database does to run it.
+
+_IS_ROW = fence.c.xid == bindparam("of_xid"), fence.c.branch_id == bindparam("of_branch")
+_REMEMBER = update(fence).where(*_IS_ROW)
+_REMEMBERED = select(fence.c.result).where(*_IS_ROW)
+_STATE = select(fence.c.state).where(*_IS_ROW).with_for_update()
 
 
-def _insert(connection: Connection, xid: str, branch_id: int, resource: str, state: FenceState) -> bool:
-    dialect = dialect_of(connection.dialect.name)
-    row = {"xid": xid, "branch_id": branch_id, "resource": resource, "state": state.value}
-    statement = dialect.insert_if_absent(fence).values(created_at=dialect.now, changed_at=dialect.now, **row)
+class _Writes(NamedTuple):
+    """What writes, for one kind of database."""
+
+    insert: Insert
+    """A row that is not there."""
+    insert_within_limits: Insert | None
+    """The same with the limits of the transaction, where one statement can do both."""
+    change: Update
+    """A row that is tried."""
+
+
+@cache
+def _writes(dialect: Dialect) -> _Writes:
+    given = {name: bindparam(name, type_=fence.c[name].type) for name in ("xid", "branch_id", "resource", "state")}
+    values = {**given, "created_at": dialect.now, "changed_at": dialect.now}
     # SQLAlchemy forgets how many rows an INSERT made unless it is told not to.
-    return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount == 1
+    insert = dialect.insert_if_absent(fence).values(values).execution_options(preserve_rowcount=True)
+    limiting = dialect.insert_within_limits(fence, values)
+    if limiting is not None:
+        limiting = limiting.execution_options(preserve_rowcount=True)
+    change = update(fence).where(*_IS_ROW, fence.c.state == FenceState.TRIED.value).values(changed_at=dialect.now)
+    return _Writes(insert, limiting, change)
+
+
+def _row(xid: str, branch_id: int) -> dict[str, Any]:
+    return {"of_xid": xid, "of_branch": branch_id}
+
+
+def _insert(
+    connection: Connection, xid: str, branch_id: int, resource: str, state: FenceState, deadline: float = math.inf
+) -> bool:
+    writes = _writes(dialect_of(connection.dialect.name))
+    insert = writes.insert
+    row: dict[str, Any] = {"xid": xid, "branch_id": branch_id, "resource": resource, "state": state.value}
+    if deadline == math.inf:
+        pass
+    elif writes.insert_within_limits is None:
+        limit(connection, deadline)
+    elif milliseconds := start_limit(connection, deadline):
+        insert, row["milliseconds"] = writes.insert_within_limits, milliseconds
+    return connection.execute(insert, row).rowcount == 1
 
 
 def _change(connection: Connection, xid: str, branch_id: int, to: FenceState) -> bool:
-    dialect = dialect_of(connection.dialect.name)
-    tried = fence.c.state == FenceState.TRIED.value
-    return (
-        connection.execute(
-            update(fence).where(*_row(xid, branch_id), tried).values(state=to.value, changed_at=dialect.now)
-        ).rowcount
-        == 1
-    )
+    change = _writes(dialect_of(connection.dialect.name)).change
+    return connection.execute(change, {**_row(xid, branch_id), "state": to.value}).rowcount == 1
 
 
 def _state(connection: Connection, xid: str, branch_id: int) -> FenceState | None:
     """The present state, also under REPEATABLE READ: a locking read is no snapshot read."""
-    query = select(fence.c.state).where(*_row(xid, branch_id)).with_for_update()
-    found = connection.scalar(query)
+    found = connection.scalar(_STATE, _row(xid, branch_id))
     return FenceState(found) if found is not None else None

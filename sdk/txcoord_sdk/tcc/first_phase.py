@@ -13,7 +13,6 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
-from tenacity import AsyncRetrying, Retrying
 from txcoord_proto.errors import ConfigurationError, DeadlinePassedError, NoTransactionError
 from txcoord_proto.failpoints import durable
 from txcoord_proto.status import BranchType, PhaseOne
@@ -29,7 +28,7 @@ from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.tcc.action import Action
 from txcoord_sdk.tcc.branch import TccBranch, within
 from txcoord_sdk.tcc.enlistment import BranchEnlistment, IntentEnlistment
-from txcoord_sdk.tcc.retries import after_transient_errors
+from txcoord_sdk.tcc.retries import again_after_transient_errors
 from txcoord_sdk.transaction.effects import Invoke, Steps
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
@@ -49,7 +48,7 @@ class FirstPhase(Protocol):
         """Run `work` on the caller's connection or session."""
 
     def open(self, database: Database, work: Work) -> Any:
-        """A local transaction of the SDK's in which `work` has run, tried again after a deadlock."""
+        """A local transaction of the SDK's in which `work` has run."""
 
     def call_in(self, local: Any, call: Call) -> Any:
         """Call the try in it."""
@@ -158,7 +157,8 @@ class Call:
         enlisted: list[BranchEnlistment] = []
         local: Any = None
         try:
-            local = yield Invoke(lambda: doors.open(database, self._opening(database, transaction, branch, enlisted)))
+            opening = self._opening(database, transaction, branch, enlisted)
+            local = yield from again_after_transient_errors(database, lambda: _opened(doors, database, opening))
             with within(branch):
                 result = yield Invoke(lambda: doors.call_in(local, self))
             yield Invoke(local.commit)
@@ -184,10 +184,11 @@ class Call:
                     f"the client is bound to ({database.sync_engine.url!r}): its fence must be where its effects are"
                 )
             check_can_enlist(connection)
-            limit(connection, transaction.deadline)
             if has_row:
-                fence.tried(connection, branch.xid, branch.branch_id, branch.resource)
+                fence.tried(connection, branch.xid, branch.branch_id, branch.resource, transaction.deadline)
                 check_holds_together(connection)
+            else:
+                limit(connection, transaction.deadline)
             enlistment = BranchEnlistment(transaction, branch, connection, has_row, too_old)
             enlist(connection, enlistment)
             enlisted.append(enlistment)
@@ -224,18 +225,13 @@ class Doors:
 
     def open(self, database: Database, work: Work) -> SealedTransaction:
         """See `FirstPhase.open`."""
-
-        def once() -> SealedTransaction:
-            local = SealedTransaction(database.sync_engine)
-            try:
-                local.start()
-                local.run(work)
-            except BaseException:
-                local.close()
-                raise
-            return local
-
-        return Retrying(**after_transient_errors(database))(once)
+        local = SealedTransaction(database.sync_engine)
+        try:
+            local.start(work)
+        except BaseException:
+            local.close()
+            raise
+        return local
 
     def call_in(self, local: SealedTransaction, call: Call) -> Any:
         """See `FirstPhase.call_in`."""
@@ -263,23 +259,22 @@ class AsyncDoors:
         """See `FirstPhase.open`."""
         engine = database.engine
         assert isinstance(engine, AsyncEngine)
-
-        async def once() -> AsyncSealedTransaction:
-            local = AsyncSealedTransaction(engine)
-            try:
-                await local.start()
-                await local.run(work)
-            except BaseException:
-                await local.close()
-                raise
-            return local
-
-        return await AsyncRetrying(**after_transient_errors(database))(once)
+        local = AsyncSealedTransaction(engine)
+        try:
+            await local.start(work)
+        except BaseException:
+            await local.close()
+            raise
+        return local
 
     def call_in(self, local: AsyncSealedTransaction, call: Call) -> Any:
         """See `FirstPhase.call_in`."""
         assert local.connection is not None
         return call.action.attempt.acall_on(local.connection, call.instance, call.arguments)
+
+
+def _opened(doors: FirstPhase, database: Database, work: Work) -> Steps[Any]:
+    return (yield Invoke(lambda: doors.open(database, work)))
 
 
 def _connection_of(given: Connection | Session, database: Database) -> Connection:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
-from tenacity import retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from txcoord_sdk.database import Database
+from txcoord_sdk.transaction.effects import Pause, Steps
+
+T = TypeVar("T")
+
+_ATTEMPTS = 8
+_SECONDS = 20.0
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 1.0
 
 
-def after_transient_errors(database: Database) -> dict[str, Any]:
-    """Arguments of tenacity's Retrying and AsyncRetrying."""
-
-    def is_transient(error: BaseException) -> bool:
-        return isinstance(error, DBAPIError) and error.orig is not None and database.dialect.transient(error.orig)
-
-    return {
-        "retry": retry_if_exception(is_transient),
-        "stop": stop_after_attempt(8) | stop_after_delay(20),
-        "wait": wait_random_exponential(multiplier=0.02, max=1.0),
-        "reraise": True,
-    }
+def again_after_transient_errors(database: Database, steps: Callable[[], Steps[T]]) -> Steps[T]:
+    """Do the steps, which are one local transaction, until they succeed or fail for a reason of their own."""
+    started, pause = time.monotonic(), _FIRST_PAUSE
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return (yield from steps())
+        except DBAPIError as error:
+            transient = error.orig is not None and database.dialect.transient(error.orig)
+            if not transient or time.monotonic() - started >= _SECONDS:
+                raise
+        yield Pause(random.random() * pause)  # noqa: S311 - jitter
+        pause = min(_LONGEST_PAUSE, pause * 2)
+    return (yield from steps())

@@ -9,7 +9,6 @@ from collections.abc import Awaitable
 from typing import Any
 
 from sqlalchemy import Connection
-from tenacity import AsyncRetrying, Retrying
 from txcoord_proto.errors import InvalidArgumentError
 from txcoord_proto.failpoints import durable
 
@@ -19,7 +18,7 @@ from txcoord_sdk.participant import BranchCommand, Command
 from txcoord_sdk.sealed_transaction import AsyncSealedTransaction
 from txcoord_sdk.tcc.action import Action
 from txcoord_sdk.tcc.branch import TccBranch, within
-from txcoord_sdk.tcc.retries import after_transient_errors
+from txcoord_sdk.tcc.retries import again_after_transient_errors
 from txcoord_sdk.tcc.signature import TccSignature
 from txcoord_sdk.transaction.effects import Invoke, Steps, adrive, drive
 
@@ -53,13 +52,12 @@ class TccParticipant:
             with within(TccBranch(command.xid, branch.branch_id, command.resource)):
                 part.call(self._instance, arguments)
         else:
-            Retrying(**after_transient_errors(self._database))(lambda: drive(self._steps(command, branch)))
+            drive(self._settling(self._database, command, branch))
         return None
 
     async def _asettle(self, command: Command, branch: BranchCommand) -> None:
         if self._database is not None:
-            retrying = AsyncRetrying(**after_transient_errors(self._database))
-            await retrying(self._once, command, branch)
+            await adrive(self._settling(self._database, command, branch))
             return
         part, arguments = self._part(command, branch)
         with within(TccBranch(command.xid, branch.branch_id, command.resource)):
@@ -67,9 +65,6 @@ class TccParticipant:
                 await part.call(self._instance, arguments)
             else:  # the loop must go on
                 await asyncio.to_thread(part.call, self._instance, arguments)
-
-    async def _once(self, command: Command, branch: BranchCommand) -> None:
-        await adrive(self._steps(command, branch))
 
     def _part(self, command: Command, branch: BranchCommand) -> tuple[TccSignature, dict[str, Any]]:
         """Confirm or cancel, and what it is called with."""
@@ -84,13 +79,10 @@ class TccParticipant:
             )
         return part, arguments
 
-    def _steps(self, command: Command, branch: BranchCommand) -> Steps[None]:
-        assert self._database is not None
+    def _settling(self, database: Database, command: Command, branch: BranchCommand) -> Steps[None]:
+        second_phase = self._confirm if command.commit else self._cancel
         with within(TccBranch(command.xid, branch.branch_id, command.resource)):
-            if command.commit:
-                yield from self._confirm(self._database, command, branch)
-            else:
-                yield from self._cancel(self._database, command, branch)
+            yield from again_after_transient_errors(database, lambda: second_phase(database, command, branch))
 
     @durable("tcc.confirm")
     def _confirm(self, database: Database, command: Command, branch: BranchCommand) -> Steps[None]:
@@ -105,8 +97,7 @@ class TccParticipant:
         local: Any = database.own_async_transaction() if self.is_async else database.own_transaction()
         try:
             with database.reaching():
-                yield Invoke(local.start)
-                runs = yield Invoke(lambda: local.run(lambda c: self._enter(c, command, branch)))
+                runs = yield Invoke(lambda: local.start(lambda c: self._enter(c, command, branch)))
             result = None
             if runs:
                 # What user code raises says nothing about the database, unless its own connection is lost.

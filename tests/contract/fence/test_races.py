@@ -11,11 +11,11 @@ from functools import partial
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
-from tenacity import Retrying
 from txcoord_sdk.database import Database
 from txcoord_sdk.fence import fence
 from txcoord_sdk.fence.fence import HangingTryError
-from txcoord_sdk.tcc.retries import after_transient_errors
+from txcoord_sdk.tcc.retries import again_after_transient_errors
+from txcoord_sdk.transaction.effects import Invoke, Steps, drive
 
 RESOURCE = "stock:reserve@1"
 ROUNDS = 25
@@ -38,12 +38,13 @@ class Race:
     def step(self, kind: str, number: int) -> None:
         """One try, confirm or cancel with its effect, again after a deadlock as the SDK does it."""
 
-        def once() -> str:
+        def once() -> Steps[str]:
             with self.engine.begin() as connection:
-                return self._enter(connection, kind, number)
+                ended: str = yield Invoke(lambda: self._enter(connection, kind, number))
+                return ended
 
         try:
-            ended = Retrying(**after_transient_errors(self.database))(once)
+            ended = drive(again_after_transient_errors(self.database, once))
         except HangingTryError:
             ended = "refused"
         except BaseException as error:

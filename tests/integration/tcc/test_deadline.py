@@ -18,8 +18,11 @@ from txcoord_proto.errors import ConfigurationError, DeadlinePassedError, Rolled
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk import Client, tcc
 from txcoord_sdk.dialects import dialect_of
+from txcoord_sdk.fence import fence
+from txcoord_sdk.fence.fence import RepeatedTryError
 from txcoord_sdk.local_state import LocalState, Reaper
 from txcoord_sdk.local_transaction import WatchedDialect, limit, watch
+from txcoord_sdk.schema import prepare
 from txcoord_sdk.testing import wait_until
 
 from tests.integration.tcc.conftest import fences, move, stock
@@ -144,6 +147,33 @@ def test_they_hold_again_after_the_savepoint_in_which_they_were_set(driver: Driv
         connection.commit()
 
     driver.run(watch, work, lambda c: _is(rows(c), [1]))
+
+
+def test_a_try_waits_for_its_own_row_no_longer_than_that(driver: Driver) -> None:
+    """The statement that tells the database of the limit writes the row, too, where one can do both."""
+    if driver.backend == "sqlite":
+        pytest.skip("SQLite waits for its one writer as the driver was told")
+    elsewhere = create_engine(sync_url(driver))
+
+    def work(connection: Connection) -> None:
+        prepare(connection)
+        connection.commit()
+        with elsewhere.connect() as other:
+            fence.tried(other, "x", 1, "r")
+            started = time.monotonic()
+            with pytest.raises(DBAPIError):
+                fence.tried(connection, "x", 1, "r", in_seconds(0.8))
+            assert 0.4 < time.monotonic() - started < 4
+            connection.rollback()
+        fence.tried(connection, "x", 1, "r", in_seconds(30))
+        if driver.backend == "postgresql":
+            assert all(value != "0" for value in limits(connection))
+        with pytest.raises(RepeatedTryError):
+            fence.tried(connection, "x", 1, "r", in_seconds(30))
+        connection.rollback()
+
+    driver.run(watch, work)
+    elsewhere.dispose()
 
 
 ENDS = ["COMMIT", "  rollback", "-- why\nCOMMIT", "/* a\nb */ BEGIN", "START TRANSACTION", "END"]

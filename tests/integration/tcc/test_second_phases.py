@@ -239,6 +239,6 @@ def test_a_sealed_transaction_gives_its_place_back(sqlite_engine: Engine, client
         with pytest.raises(ZeroDivisionError):
             database.run(lambda c: 1 / 0)
     local = SealedTransaction(sqlite_engine)
-    local.start()
+    local.start(lambda c: None)
     local.close()
     assert database.run(lambda c: c.scalar(text("SELECT 1"))) == 1
