@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks [--only coordinator] [--strict] [--runs 3]
 
-Each figure is the median of three runs; a calibration of the machine is printed beside them, since the same code differs by a
-third from one hour to the next. With --strict a missed floor is a failure. No figure is asserted anywhere else.
+Each figure is the median of three runs, but memory, which is looked at once; a calibration of the machine is printed beside
+them, since the same code differs by a third from one hour to the next. With --strict a missed floor is a failure, and so is a
+store that cannot be had. No figure is asserted anywhere else.
 """
 
 from __future__ import annotations

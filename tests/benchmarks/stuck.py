@@ -38,7 +38,7 @@ def memory_and_restart(runs: int) -> list[Figure]:
             seconds.append(time.perf_counter() - started)
             print(f"restart: {seconds[-1]:.2f} s", flush=True)
     return [
-        Figure(f"MiB resident, {ACTIVE:,} active", (memory,), 400, 250, more_is_better=False),
+        Figure(f"MiB resident, {ACTIVE:,} active, one run", (memory,), 400, 250, more_is_better=False),
         Figure(f"s from start to serving, {ACTIVE:,} unfinished", tuple(seconds), 5, 1.5, more_is_better=False),
     ]
 

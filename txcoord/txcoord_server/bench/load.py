@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import grpc
@@ -136,6 +137,12 @@ class Load:
                     task.result()
                 task.cancel()
             finished.cancel()
+        return self.result
+
+    async def run_until_broken(self, address: str) -> Result:
+        """As `run`, against a coordinator that is killed meanwhile; gives what was told until the stream broke."""
+        with suppress(ConnectionError, grpc.RpcError, asyncio.InvalidStateError):
+            await self.run(address)
         return self.result
 
     def _branch_id(self) -> int:
