@@ -52,6 +52,12 @@ def port_of(name: str) -> int:
     return int(command[command.index("--listen" if name in COORDINATORS else "--port") + 1].rpartition(":")[2])
 
 
+def metrics_port_of(name: str) -> int | None:
+    """Where a coordinator shows its metrics."""
+    address = environment(name).get("TXCOORD_METRICS")
+    return int(address.rpartition(":")[2]) if address is not None else None
+
+
 def packages(extra: str) -> set[str]:
     """What an extra installs, with the extras that it names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -137,7 +143,7 @@ def test_it_has_no_privileges_and_is_reached_from_this_machine_only(name: str) -
     for published in service.get("ports", ()):
         host, _, inner = published.rpartition(":")
         assert host.startswith("127.0.0.1:")
-        assert int(inner) == port_of(name)
+        assert int(inner) in {port_of(name), metrics_port_of(name)}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -169,6 +175,7 @@ def test_a_coordinators_options(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         source = context.get_parameter_source(known[variable])
         assert source is click.core.ParameterSource.ENVIRONMENT, f"{variable} is not what counts"
     assert context.params["listen"] == f"0.0.0.0:{port_of(name)}"
+    assert context.params["metrics"].startswith("0.0.0.0:"), "on loopback nobody outside the container reaches it"
     assert context.params["advertise"] == f"{name}:{port_of(name)}"
     assert context.params["insecure"] is True, "without TLS and tokens it refuses to listen there"
     assert make_url(context.params["store"]).host in SERVICES
@@ -241,4 +248,5 @@ def test_the_image() -> None:
     assert {f"Programming Language :: Python :: {version}" for version in versions} <= set(declared)
     exposed = re.search(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE)
     assert exposed is not None
-    assert {str(port_of(name)) for name in COORDINATORS} <= set(exposed[1].split())
+    listened = {port for name in COORDINATORS for port in (port_of(name), metrics_port_of(name))}
+    assert {str(port) for port in listened} == set(exposed[1].split()), "and each of them is there"
