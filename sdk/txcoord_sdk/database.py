@@ -8,6 +8,7 @@ respect; a gate keeps it small.
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -323,13 +324,18 @@ class Databases:
 
 @click.command("init")
 @click.argument("url")
-def init_command(url: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+def init_command(url: str, as_json: bool) -> None:
     """Create txcoord's tables in the business database at URL (a synchronous SQLAlchemy URL)."""
     try:
         dialect_of(make_url(url).get_backend_name())
         database = Database(create_engine(url), "")
-        click.echo(f"database {database.prepare()} is ready")
+        identity = database.prepare()
         database.close()
-    except (TxcoordError, DBAPIError, ImportError) as error:
+    except (TxcoordError, DBAPIError, ArgumentError, ImportError) as error:
+        known = error if isinstance(error, TxcoordError) else ConfigurationError(str(error))
+        if as_json:
+            click.echo(json.dumps({"error": {"code": known.code, "message": known.message, "details": known.details}}, indent=2))
         click.echo(f"cannot prepare the database: {error}", err=True)
         sys.exit(1)
+    click.echo(json.dumps({"database": identity}, indent=2) if as_json else f"database {identity} is ready")

@@ -8,8 +8,12 @@ from pathlib import Path
 import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from txcoord_proto.errors import CoordinatorUnreachableError
 
 from txcoord_server.commands.channel import PEM, Tls, open_channel
+from txcoord_server.commands.coordinator import as_json as json_option
+from txcoord_server.commands.coordinator import errors_end_it
+from txcoord_server.commands.document import show_document
 
 
 @click.command("health", short_help="Is it alive? For container engines.", context_settings={"show_default": True})
@@ -21,6 +25,8 @@ from txcoord_server.commands.channel import PEM, Tls, open_channel
 @click.option("--tls-key", type=PEM, help="Its private key, PEM.")
 @click.option("--tls-server-name", default="", help="Name in its certificate, where that is not the address.")
 @click.option("--timeout", default=2.0, help="Seconds.")
+@json_option
+@errors_end_it
 def health_command(
     address: str,
     leader: bool,
@@ -30,6 +36,7 @@ def health_command(
     tls_key: Path | None,
     tls_server_name: str,
     timeout: float,
+    as_json: bool,
 ) -> None:
     """Ask whether the coordinator at ADDRESS is well; exit code 0 if it is, 1 if not.
 
@@ -40,8 +47,10 @@ def health_command(
         with open_channel(address, secured if tls or secured != Tls() else None) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
     except grpc.RpcError as error:
-        click.echo(f"{address} does not answer: {error.details()}", err=True)
-        sys.exit(1)
+        raise CoordinatorUnreachableError(f"{address} does not answer: {error.details()}") from error
     leads = answer.status == health_pb2.HealthCheckResponse.SERVING
-    click.echo(f"{address} {'leads and serves' if leads else 'answers, and does not lead or its store takes no commits'}")
+    if as_json:
+        show_document({"address": address, "leads": leads})
+    else:
+        click.echo(f"{address} {'leads and serves' if leads else 'answers, and does not lead or its store takes no commits'}")
     sys.exit(0 if leads or not leader else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
@@ -42,10 +43,15 @@ def test_the_command_makes_the_tables(url: str, engine: Engine) -> None:
     assert again.output == made.output
     database = Database(engine, "")
     assert database.prepare() in made.output
+    assert json.loads(CliRunner().invoke(init_command, [url, "--json"]).stdout) == {"database": database.prepare()}
     database.close()
     refused = CliRunner().invoke(init_command, ["oracle://localhost/x"])
     assert refused.exit_code == 1
     assert "oracle is not supported" in refused.output
+    for wrong in ("oracle://localhost/x", "nonsense"):
+        refused = CliRunner().invoke(init_command, [wrong, "--json"])
+        assert refused.exit_code == 1
+        assert json.loads(refused.stdout)["error"]["code"] == "CONFIGURATION"
 
 
 def test_a_user_who_may_not_create_tables_is_told_what_to_do(fresh_postgres_url: FreshUrl) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,9 @@ def test_leader_standby_and_nobody(tmp_path: Path) -> None:
             well = health(coordinator.address)
             assert well.returncode == 0
             assert ("leads and serves" in well.stdout) is leads
-            assert health(coordinator.address, "--leader").returncode == (0 if leads else 1)
+            told = health(coordinator.address, "--leader", "--json")
+            assert told.returncode == (0 if leads else 1)
+            assert json.loads(told.stdout) == {"address": coordinator.address, "leads": leads}
         leader.pause()
         assert health(leader.address, "--timeout", "0.5").returncode == 1
         leader.resume()
@@ -32,6 +35,7 @@ def test_leader_standby_and_nobody(tmp_path: Path) -> None:
     dead = health(gone)
     assert dead.returncode == 1
     assert "does not answer" in dead.stderr
+    assert json.loads(health(gone, "--json").stdout)["error"]["code"] == "COORDINATOR_UNREACHABLE"
 
 
 def test_health_over_tls(tmp_path: Path) -> None:
