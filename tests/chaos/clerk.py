@@ -13,7 +13,7 @@ from txcoord_server.store.sql_store import SqlStore
 
 def opened(url: str) -> SqlStore:
     """The store, not yet started."""
-    return open_store(url, "default", "clerk", "", 3000, None, None)
+    return open_store(url)
 
 
 async def work(url: str, what: str, name: str) -> None:

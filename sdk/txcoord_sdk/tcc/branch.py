@@ -12,9 +12,8 @@ class TccBranch:
 
     Args:
         xid: The global transaction.
-        branch_id: The branch; with the XID it is the same in try, confirm and cancel and in every repetition of them, which makes
-        the
-            two an idempotency key for services that ask for one.
+        branch_id: The branch; with the XID it is the same in try, confirm and cancel and in every repetition of them, which
+            makes the two an idempotency key for services that ask for one.
         resource: Service, action and database.
     """
 

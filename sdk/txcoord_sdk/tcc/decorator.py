@@ -138,8 +138,7 @@ def tcc(name: str, *, fence: Fence = "auto", database: str = "", client: Client 
 
     Args:
         name: Of the action, unique in the service: `stock.reserve`. Its resource is `service:stock.reserve@database-id`, with `-`
-        in
-            place of the id where it uses no database.
+            in place of the id where it uses no database.
         fence: `row`: the fence stands in the try's local transaction (what `auto` means for a try with a database parameter).
             `intent`: its row is committed before the try runs, for effects outside the database: cancel is then called although
             the try may have failed half-way. None: no fence (what `auto` means without a database parameter): confirm and cancel

@@ -79,6 +79,7 @@ def test_a_finished_transaction_answers_from_its_row() -> None:
     answer = ask("commit", ABOVE, "ROLLED_BACK")
     assert isinstance(answer, Decided)
     assert answer.status == GlobalStatus.ROLLED_BACK
+    assert answer.explanation == "Rollback is decided since its initiator asked for it, and every branch has settled."
     assert code(ask("rollback", ABOVE, "COMMITTED")) == "ALREADY_COMMITTED"
     assert code(ask("register", ABOVE, "COMMITTED")) == "NOT_ACTIVE"
     assert ask("commit", ABOVE, "COMMITTED", "order") is SETTLED

@@ -140,7 +140,7 @@ def _folder(store: str) -> str | None:
 
 
 async def _forget(store: str, group: str) -> None:
-    opened = open_store(store, group, "bench", "", 3000, None, None)
+    opened = open_store(store, group)
     await opened.forget()
     await opened.stop()
 

@@ -119,7 +119,7 @@ def drop_command(name: str, store: str, as_json: bool) -> None:
 
 def _with_store(url: str, work: Callable[[SqlStore], Awaitable[T]]) -> T:
     async def run() -> T:
-        store = open_store(url, "default", "txcoord token", "", 3_000, None, None)
+        store = open_store(url)
         try:
             await store.open()
             return await work(store)

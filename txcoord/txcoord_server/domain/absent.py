@@ -19,11 +19,12 @@ from txcoord_proto.errors import (
     UnknownXidError,
     WrongOwnerError,
 )
-from txcoord_proto.status import Decision, GlobalStatus, Settlement
+from txcoord_proto.status import Decision, GlobalStatus, Reason, Settlement
 from txcoord_proto.xid import Xid
 
 from txcoord_server.domain.answers import SETTLED, Answer, Decided, Refused, Settlements
 from txcoord_server.domain.effects import AbsentQuestion, StoredOutcome
+from txcoord_server.domain.explain import explain_finished
 from txcoord_server.domain.transitions import FINAL
 
 
@@ -98,7 +99,8 @@ def answer_absent(question: AbsentQuestion, found: Mapping[str, StoredOutcome], 
     if outcome.status == wanted:
         return SETTLED
     decision = Decision.COMMIT if outcome.status == GlobalStatus.COMMITTED else Decision.ROLLBACK
-    return Decided(xid, outcome.status, decision, outcome.reason, True, f"It is {outcome.status} since {outcome.reason}.")
+    explanation = explain_finished(decision, Reason(outcome.reason) if outcome.reason else None)
+    return Decided(xid, outcome.status, decision, outcome.reason, True, explanation)
 
 
 def _settlement(xid: str, found: Mapping[str, StoredOutcome], history: History) -> Settlement:

@@ -53,11 +53,9 @@ def explain(transaction: Transaction) -> Explanation:
     """Why `transaction` is where it is."""
     if transaction.decision is None:
         return _explain_active(transaction)
-    if transaction.decision is Decision.COMMIT:
-        decided = "Commit is decided by an operator" if transaction.reason is Reason.FORCED else "Commit is decided"
-    else:
-        why = _WHY_ROLLED_BACK[transaction.reason or Reason.REQUESTED]
-        decided = f"Rollback is decided since {why}" + (f" ({transaction.cause})" if transaction.cause else "")
+    decided = _decided(transaction.decision, transaction.reason)
+    if transaction.decision is Decision.ROLLBACK and transaction.cause:
+        decided += f" ({transaction.cause})"
     parked = [b for b in transaction.branches if b.status is BranchStatus.PARKED]
     if parked:
         first = parked[0]
@@ -84,6 +82,17 @@ def explain(transaction: Transaction) -> Explanation:
             f"{decided}; {unsent[0].resource} has not been told yet: no connected process serves it, or it is busy.",
         )
     return Explanation("SECOND_PHASE_RUNNING", f"{decided}; {waiting[0].resource} has been told and has not answered.")
+
+
+def explain_finished(decision: Decision, reason: Reason | None) -> str:
+    """Why a transaction ended as it did, of which only the outcome is known any more."""
+    return f"{_decided(decision, reason)}, and every branch has settled."
+
+
+def _decided(decision: Decision, reason: Reason | None) -> str:
+    if decision is Decision.COMMIT:
+        return "Commit is decided by an operator" if reason is Reason.FORCED else "Commit is decided"
+    return f"Rollback is decided since {_WHY_ROLLED_BACK[reason or Reason.REQUESTED]}"
 
 
 def _explain_active(transaction: Transaction) -> Explanation:

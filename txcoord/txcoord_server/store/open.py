@@ -38,9 +38,15 @@ def _mysql(parsed: URL, group: str, lease_ttl: int) -> tuple[Engine, Dialect]:
 
 
 def open_store(
-    url: str, group: str, node: str, address: str, lease_ttl: int, writer: Executor | None, reader: Executor | None
+    url: str,
+    group: str = "default",
+    node: str = "",
+    address: str = "",
+    lease_ttl: int = 3_000,
+    writer: Executor | None = None,
+    reader: Executor | None = None,
 ) -> SqlStore:
-    """A store that is not yet started.
+    """A store that is not yet started; for what belongs to no group and no node, its URL is enough.
 
     Args:
         url: SQLAlchemy URL: `sqlite:///PATH`, `postgresql://...` or `mysql://...` (MariaDB too).
