@@ -357,7 +357,7 @@ def connect(
         token: Proves that; else TXCOORD_TOKEN.
         tls: TLS; else TXCOORD_TLS_CA and the like.
         failover_wait: Seconds that requests wait for a coordinator that does not answer.
-        threads: For synchronous second phases.
+        threads: For the synchronous second phases of each action without a database.
 
     Raises:
         ConfigurationError: The name of the service is missing, or an address is not one.

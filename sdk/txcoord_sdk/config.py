@@ -40,7 +40,7 @@ class ClientConfig:
         token: Proves that this process belongs to the service; empty: none.
         tls: TLS; None: in the clear.
         failover_wait: How long requests wait for a coordinator that does not answer.
-        threads: Threads for synchronous second phases.
+        threads: Threads for the synchronous second phases of each action without a database.
         instance: Name of this process for people.
     """
 
@@ -88,7 +88,7 @@ def config_from(
         token: TXCOORD_TOKEN.
         tls: TXCOORD_TLS_CA, _CERT, _KEY, _SERVER_NAME; TXCOORD_TLS=1 alone takes the authorities of the system.
         failover_wait: Seconds that requests wait for a coordinator that does not answer.
-        threads: For synchronous second phases.
+        threads: For the synchronous second phases of each action without a database.
         environment: Instead of the process's.
     """
     env = os.environ if environment is None else environment

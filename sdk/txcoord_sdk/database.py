@@ -72,7 +72,7 @@ class Database:
         self.fence_retention = FENCE_RETENTION
         """Seconds that fence rows stay at least; half of it is how old a phase one may become."""
         self._id = ""
-        self._connections = connections
+        self.connections = connections
         self.forked()
         self._refuse_unfit()
         watch(self.sync_engine)
@@ -106,7 +106,7 @@ class Database:
     def forked(self) -> None:
         """In the child of a fork: the connections, and the locks that somebody may hold, are the parent's."""
         self._lock, self._preparing = threading.Lock(), threading.Lock()
-        self._gate = threading.Semaphore(self._connections)
+        self._gate = threading.Semaphore(self.connections)
         self._own: Engine | None = None
         self._own_async: dict[asyncio.AbstractEventLoop, _AsyncPool] = {}
 
@@ -250,7 +250,7 @@ class Database:
             if own is None:
                 for ended in [known for known in self._own_async if known.is_closed()]:
                     del self._own_async[ended]
-                gate = asyncio.Semaphore(self._connections)
+                gate = asyncio.Semaphore(self.connections)
                 own = self._own_async[loop] = _AsyncPool(AsyncEngine(self._make_own()), gate, asyncio.Lock())
             return own
 

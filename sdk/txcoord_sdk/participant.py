@@ -52,11 +52,27 @@ class UnavailableError(TxcoordError):
     retryable = True
 
 
+class Bounded(Protocol):
+    """What bounds second phases: the database in which they work."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def connections(self) -> int:
+        """How many there may be at a time."""
+
+
 class Participant(Protocol):
     """Does the second phases of one resource."""
 
-    is_async: bool
-    """Whether `settle` is a coroutine function."""
+    @property
+    def database(self) -> Bounded | None:
+        """Where it works; None: nowhere that others work, too. Nobody waits in a queue for another database's second phases."""
+
+    def is_async(self, command: Command) -> bool:
+        """Whether `settle` gives something to await for this command, so that it runs in an event loop."""
 
     def settle(self, command: Command, branch: BranchCommand) -> Awaitable[None] | None:
         """Do the second phase of `branch`; returning means done.

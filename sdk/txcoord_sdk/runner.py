@@ -1,7 +1,8 @@
 """Runs the second phases that the coordinator asks for, never in the thread that talks to it.
 
-Synchronous participants run in a bounded pool of threads; asynchronous ones in the event loop that started the client while that
-runs, else in one loop of the client's own. One command that fails holds no other up.
+What is synchronous runs in threads: each database has as many as it lends connections, and a resource without a database has its
+own, since those of one that is stuck are all waiting soon. What is asynchronous runs in the event loop that started the client
+while that runs, else in one loop of the client's own. One command that fails holds no other up.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from txcoord_proto.errors import TxcoordError
 from txcoord_proto.status import CommandResult
 
 from txcoord_sdk.mailbox import Mailbox
-from txcoord_sdk.participant import BranchCommand, Command, ParkError, Participant, UnavailableError
+from txcoord_sdk.participant import Bounded, BranchCommand, Command, ParkError, Participant, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Runner:
 
     Args:
         answers: Where results go.
-        threads: For synchronous participants.
+        threads: For the synchronous second phases of a resource without a database.
     """
 
     def __init__(self, answers: Answers, threads: int) -> None:
@@ -49,7 +50,8 @@ class Runner:
         self._running: dict[tuple[str, int], Mailbox | None] = {}
         """What is being worked on, and the loop in which, if it is one."""
         self._stopped = threading.Event()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pools: dict[Bounded | str, ThreadPoolExecutor] = {}
+        """By database, or by resource where there is none."""
         self._home: Mailbox | None = None
         self._own: Mailbox | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -86,13 +88,13 @@ class Runner:
         branches = [branch for branch in command.branches if not self._runs((command.xid, branch.branch_id))]
         if not branches:
             return
-        loop = self._loop() if participant.is_async else None
+        loop = self._loop() if participant.is_async(command) else None
         for branch in branches:
             self._running[command.xid, branch.branch_id] = loop
         if loop is not None:
             loop.post(self._start, command, branches, participant)
         else:
-            self._executor().submit(self._run, command, branches, participant)
+            self._pool(participant, command.resource).submit(self._run, command, branches, participant)
 
     def _runs(self, key: tuple[str, int]) -> bool:
         if key not in self._running:
@@ -130,7 +132,8 @@ class Runner:
         """In the child of a fork: its parent's threads and loops are not here."""
         self._running.clear()
         self._tasks.clear()
-        self._pool = self._home = self._own = None
+        self._pools.clear()
+        self._home = self._own = None
         self._stopped = threading.Event()
 
     def restart(self) -> None:
@@ -143,8 +146,8 @@ class Runner:
 
     def close(self) -> None:
         """After `stop`: end the threads; what is still under way in them is not waited for."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
         own, self._own = self._own, None
         if own is not None:
@@ -217,10 +220,14 @@ class Runner:
         self._running.pop((command.xid, branch.branch_id), None)
         self._answers.failed(command.xid, branch.branch_id, result, code, str(error))
 
-    def _executor(self) -> ThreadPoolExecutor:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, "txcoord-second-phase")
-        return self._pool
+    def _pool(self, participant: Participant, resource: str) -> ThreadPoolExecutor:
+        database = participant.database
+        key = resource if database is None else database
+        pool = self._pools.get(key)
+        if pool is None:
+            threads, name = (self._threads, resource) if database is None else (database.connections, database.name)
+            pool = self._pools[key] = ThreadPoolExecutor(threads, f"txcoord-second-phase-{name}")
+        return pool
 
     def _loop(self) -> Mailbox:
         if self._home is not None and self._home.loop.is_running():

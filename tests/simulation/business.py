@@ -118,16 +118,18 @@ class RowsParticipant:
         wrong: Told where somebody else has changed a row meanwhile.
     """
 
-    is_async = True
-
     def __init__(self, database: Database, stumble: Callable[[str], None], wrong: Callable[[str], None]) -> None:
-        self._database = database
+        self.database = database
         self._stumble = stumble
         self._wrong = wrong
 
+    def is_async(self, command: Command) -> bool:
+        """See `txcoord_sdk.participant.Participant.is_async`."""
+        return True
+
     async def settle(self, command: Command, branch: BranchCommand) -> None:
         """See `txcoord_sdk.participant.Participant.settle`."""
-        await self._database.arun(lambda connection: self._settle(connection, command, branch.branch_id))
+        await self.database.arun(lambda connection: self._settle(connection, command, branch.branch_id))
 
     def _settle(self, connection: Connection, command: Command, branch: int) -> None:
         if command.commit:

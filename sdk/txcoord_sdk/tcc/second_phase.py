@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable
@@ -37,39 +36,41 @@ class TccParticipant:
     """
 
     def __init__(self, action: Action, database: Database | None, instance: Any = None) -> None:
-        parts = action.parts
         self._action = action
-        self._database = database
         self._instance = instance
-        self.is_async = any(part.is_async for part in parts) if database is None else database.is_async
+        self.database = database
+
+    def is_async(self, command: Command) -> bool:
+        """See `Participant.is_async`."""
+        return self._part_of(command).is_async if self.database is None else self.database.is_async
 
     def settle(self, command: Command, branch: BranchCommand) -> Awaitable[None] | None:
         """See `Participant.settle`."""
-        if self.is_async:
+        if self.is_async(command):
             return self._asettle(command, branch)
-        if self._database is None:
+        if self.database is None:
             part, arguments = self._part(command, branch)
             with within(TccBranch(command.xid, branch.branch_id, command.resource)):
                 part.call(self._instance, arguments)
         else:
-            drive(self._settling(self._database, command, branch))
+            drive(self._settling(self.database, command, branch))
         return None
 
     async def _asettle(self, command: Command, branch: BranchCommand) -> None:
-        if self._database is not None:
-            await adrive(self._settling(self._database, command, branch))
+        if self.database is not None:
+            await adrive(self._settling(self.database, command, branch))
             return
         part, arguments = self._part(command, branch)
         with within(TccBranch(command.xid, branch.branch_id, command.resource)):
-            if part.is_async:
-                await part.call(self._instance, arguments)
-            else:  # the loop must go on
-                await asyncio.to_thread(part.call, self._instance, arguments)
+            await part.call(self._instance, arguments)
+
+    def _part_of(self, command: Command) -> TccSignature:
+        confirm, cancel = self._action.parts
+        return confirm if command.commit else cancel
 
     def _part(self, command: Command, branch: BranchCommand) -> tuple[TccSignature, dict[str, Any]]:
         """Confirm or cancel, and what it is called with."""
-        confirm, cancel = self._action.parts
-        part = confirm if command.commit else cancel
+        part = self._part_of(command)
         wanted = [name for name in part.carried if name in self._action.attempt.carried]
         arguments = self._action.plan.decode(branch.arguments, wanted)
         if missing := part.carried.keys() - arguments.keys() - part.defaults.keys():
@@ -94,7 +95,7 @@ class TccParticipant:
 
     def _in_database(self, database: Database, command: Command, branch: BranchCommand) -> Steps[None]:
         part, arguments = self._part(command, branch)
-        local: Any = database.own_async_transaction() if self.is_async else database.own_transaction()
+        local: Any = database.own_async_transaction() if database.is_async else database.own_transaction()
         try:
             with database.reaching():
                 runs = yield Invoke(lambda: local.start(lambda c: self._enter(c, command, branch)))

@@ -27,7 +27,7 @@ class Ledger:
     """
 
     resource: str = "stock:reserve@1"
-    is_async: bool = False
+    database: None = None
     settled: Counter[tuple[str, int, bool]] = field(default_factory=Counter)
     failures: list[Exception] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
@@ -35,6 +35,10 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self.gate.set()
+
+    def is_async(self, command: Command) -> bool:
+        """See `Participant.is_async`."""
+        return False
 
     def settle(self, command: Command, branch: BranchCommand) -> None:
         """See `Participant.settle`."""

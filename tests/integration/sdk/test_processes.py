@@ -95,8 +95,11 @@ class AsyncLedger(Ledger):
     """A participant in the event loop."""
 
     def __init__(self) -> None:
-        super().__init__("stock:async@1", is_async=True)
+        super().__init__("stock:async@1")
         self.loops: set[asyncio.AbstractEventLoop] = set()
+
+    def is_async(self, command: object) -> bool:
+        return True
 
     async def asettle(self, command: object, branch: object) -> None:
         await asyncio.sleep(0)

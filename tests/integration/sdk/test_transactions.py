@@ -285,7 +285,7 @@ async def test_a_registration_that_nobody_waited_for_takes_no_part_and_the_rest_
 
 async def test_a_cancelled_commit_is_known_to_the_hooks(client: Client, ledger: Ledger) -> None:
     seen: list[str] = []
-    slow = Ledger("stock:slow@1", is_async=False)
+    slow = Ledger("stock:slow@1")
     blocked = threading.Event()
 
     def settle(command: object, branch: object) -> None:
