@@ -24,7 +24,7 @@ from txcoord_server.engine.storage import (
     Row,
     UnknownCommitError,
 )
-from txcoord_server.store.migrate import VERSION_TABLE, migrate
+from txcoord_server.store.migrate import VERSION, VERSION_TABLE, migrate
 from txcoord_server.store.open import open_store
 from txcoord_server.store.schema import metadata
 from txcoord_server.store.sql_store import SqlStore
@@ -398,6 +398,7 @@ async def test_the_migrations_make_the_schema(store: SqlStore, url: str) -> None
         options = {"version_table": VERSION_TABLE, "compare_type": False}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
+        assert context.get_current_revision() == VERSION, "what Alembic takes for its head is what we look for"
         connection.rollback()
         migrate(engine)
         on = " ON txc_global" if engine.dialect.name in ("mysql", "mariadb") else ""

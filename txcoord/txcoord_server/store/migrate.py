@@ -1,24 +1,24 @@
 """Creates the coordinator's schema, or brings it to the version of this program.
 
 Migrations are numbered, go forward only, and only add: a node of the version before can go on working on the migrated schema.
+Alembic makes them. A store that has the newest version, as at every start but the first, is left alone without importing it.
 """
 
 from __future__ import annotations
 
 from importlib.resources import as_file, files
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, Select, column, inspect, select, table
 from sqlalchemy.exc import DBAPIError, OperationalError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-from txcoord_proto.errors import StoreError
+from txcoord_proto.errors import MissingExtraError, StoreError
 from txcoord_proto.failpoints import Mode, durable, passes
 
+VERSION = "0001"
+"""The newest migration's."""
+
 VERSION_TABLE = "txc_version"
+_CURRENT: Select[str] = select(column("version_num")).select_from(table(VERSION_TABLE))
 
 
 def migrate(engine: Engine) -> None:
@@ -35,11 +35,7 @@ def migrate(engine: Engine) -> None:
         wait=wait_random_exponential(multiplier=0.2, max=2),
         reraise=True,
     )
-    with as_file(files("txcoord_server.store") / "migrations") as scripts:
-        config = Config()
-        config.set_main_option("script_location", str(scripts))
-        head = ScriptDirectory.from_config(config).get_current_head()
-        retrying(_upgrade, engine, config, head)
+    retrying(_upgrade, engine)
 
 
 def _lost_at_commit(text: str) -> OperationalError:
@@ -47,24 +43,37 @@ def _lost_at_commit(text: str) -> OperationalError:
 
 
 @durable("store.migrate", _lost_at_commit)
-def _upgrade(engine: Engine, config: Config, head: str | None) -> None:
+def _upgrade(engine: Engine) -> None:
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        current = context.get_current_revision()
+        current = _current(connection)
         connection.rollback()
-        if current == head:
-            return
-        config.attributes["connection"] = connection
-        try:
-            _run_migrations(config)
-        except CommandError as error:
-            raise StoreError(
-                f"the store's schema has version {current}, which this txcoord does not know (its newest is {head}): "
-                "start the version of txcoord that made it, or a newer one"
-            ) from error
-        connection.commit()
+        if current != VERSION:
+            _run_migrations(connection, current)
+            connection.commit()
+
+
+def _current(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    version: str | None = connection.scalar(_CURRENT)
+    return version
 
 
 @passes(Mode.IN)
-def _run_migrations(config: Config) -> None:
-    command.upgrade(config, "head")
+def _run_migrations(connection: Connection, current: str | None) -> None:
+    try:
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+    except ImportError as error:
+        raise MissingExtraError.of("making a coordinator's store", "server") from error
+    with as_file(files("txcoord_server.store") / "migrations") as scripts:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(scripts))
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise StoreError(
+                f"the store's schema has version {current}, which this txcoord does not know (its newest is {VERSION}): "
+                "start the version of txcoord that made it, or a newer one"
+            ) from error
