@@ -89,7 +89,7 @@ class SqliteDialect(Dialect):
                 self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
             )
             raw.execute("PRAGMA synchronous = FULL")
-            raw.execute("PRAGMA cache_size = -65536")
+            raw.execute("PRAGMA cache_size = -8192")  # KiB: writes are at the end of the tables, reads are another's
             return raw
         except sqlite3.Error as error:
             raise StoreUnavailableError(f"cannot open {self._path}: {error}") from error
