@@ -36,12 +36,13 @@ _PATIENCE = 2.0
 @contextmanager
 def without_collection() -> Iterator[None]:
     """Hundreds of thousands of objects that stay are made here: looking for cycles among them is a waste, now and later."""
+    gc.unfreeze()  # what was loaded for an epoch before goes
+    gc.collect()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-    gc.collect()
     gc.freeze()
 
 

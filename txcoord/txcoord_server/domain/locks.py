@@ -124,10 +124,10 @@ class LockTable:
     def hold(self, transaction: Transaction, resource: str, keys: Iterable[str]) -> None:
         """Enter locks that are known to be held, when the state is loaded from the store."""
         held = self._held.setdefault(resource, {})
+        before = len(held)
         for key in keys:
-            if key not in held:
-                held[key] = transaction
-                self.count += 1
+            held.setdefault(key, transaction)
+        self.count += len(held) - before
 
     def release(self, transaction: Transaction, resource: str, keys: Iterable[str]) -> list[LockRequest]:
         """Give keys back; returns the waiting requests that hold all of theirs now, in the order of their grants."""

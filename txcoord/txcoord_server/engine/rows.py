@@ -7,9 +7,9 @@ since commit is decided only when every branch has reported. (`_value_` is `valu
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
+from json import JSONDecoder
 from json.encoder import encode_basestring
 
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, Reason
@@ -20,6 +20,15 @@ from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.transitions import ENDED_BRANCH, FINAL
 from txcoord_server.engine.retention import Retention
 from txcoord_server.engine.storage import GroupWrite, Row
+
+# A takeover reads hundreds of thousands of rows: a look into a dictionary costs a tenth of a call of an enumeration, and reading
+# by a decoder at hand a fifth of `json.loads`.
+_STATUSES = {status.value: status for status in GlobalStatus}
+_DECISIONS = {decision.value: decision for decision in Decision}
+_REASONS = {reason.value: reason for reason in Reason}
+_BRANCH_TYPES = {type.value: type for type in BranchType}
+_BRANCH_STATUSES = {status.value: status for status in BranchStatus}
+_read_json = JSONDecoder().raw_decode
 
 
 class RowBuilder:
@@ -107,9 +116,9 @@ def _transaction(ledger: Ledger, row: Row, outage: int) -> Transaction:
     (xid, _, status, decision, reason, cause, name, service, key, traceparent, begin_key, begun_at, first_begun_at, deadline_at,
      decided_at, settled_at, version, once_parked, forced, _, _) = row  # fmt: skip
     t = Transaction(xid, sys.intern(name), ledger.account(service), begun_at, deadline_at and deadline_at + outage)
-    t.status = t.stored_status = GlobalStatus(status)
-    t.decision = Decision(decision) if decision else None
-    t.reason = Reason(reason) if reason else None
+    t.status = t.stored_status = _STATUSES[status]
+    t.decision = _DECISIONS[decision] if decision else None
+    t.reason = _REASONS[reason] if reason else None
     t.cause = cause
     t.key = key or ""
     t.traceparent = traceparent
@@ -126,9 +135,9 @@ def _transaction(ledger: Ledger, row: Row, outage: int) -> Transaction:
 def _branch(t: Transaction, row: Row) -> None:
     (_, id, type, resource, status, lock_keys, arguments, registered_at, reported_at, first_command_at, settled_at, next_try_at,
      attempts, executor, error_code, error) = row  # fmt: skip
-    keys = tuple(json.loads(lock_keys)) if lock_keys else ()
-    b = Branch(t, id, BranchType(type), sys.intern(resource), keys, bytes(arguments))
-    b.status = BranchStatus(status)
+    keys = tuple(_read_json(lock_keys)[0]) if lock_keys else ()
+    b = Branch(t, id, _BRANCH_TYPES[type], sys.intern(resource), keys, bytes(arguments))
+    b.status = _BRANCH_STATUSES[status]
     if b.status is BranchStatus.REGISTERED and t.decision is Decision.COMMIT:
         b.status = BranchStatus.DONE
     b.registered_at = registered_at
@@ -137,8 +146,8 @@ def _branch(t: Transaction, row: Row) -> None:
     b.settled_at = settled_at
     b.next_try_at = next_try_at
     b.attempts = attempts
-    b.executor = sys.intern(executor)
-    b.error_code = sys.intern(error_code)
+    b.executor = executor and sys.intern(executor)
+    b.error_code = error_code and sys.intern(error_code)
     b.error = error
     b.stored = True
     t.branches.append(b)

@@ -287,14 +287,15 @@ class SqlStore:
     # ------------------------------------------------------------ reading
 
     async def unfinished(self) -> AsyncIterator[tuple[Sequence[Row], Sequence[Row]]]:
-        """See `Store.unfinished`."""
-        after = ""
-        while True:
-            rows, branches = await self._run(self._reader, self._unfinished, after)
-            if not rows:
-                return
-            yield rows, branches
-            after = rows[-1][0]
+        """See `Store.unfinished`; the next chunk is read while the present one is made use of."""
+        chunk = await self._run(self._reader, self._unfinished, "")
+        while chunk[0]:
+            following = asyncio.ensure_future(self._run(self._reader, self._unfinished, chunk[0][-1][0]))
+            try:
+                yield chunk
+                chunk = await following
+            finally:
+                following.cancel()
 
     def _unfinished(self, after: str) -> tuple[Sequence[Row], Sequence[Row]]:
         t, b = schema.transaction.c, schema.branch.c
@@ -303,13 +304,11 @@ class SqlStore:
             rows = connection.execute(select(*_GLOBAL_COLUMNS).where(wanted).order_by(t.xid).limit(_LOAD_CHUNK)).all()
             if not rows:
                 return (), ()
-            branches = connection.execute(
-                select(*_BRANCH_COLUMNS)
-                .join_from(schema.branch, schema.transaction, t.xid == b.xid)
-                .where(wanted, t.xid <= rows[-1][0], b.xid > after, b.xid <= rows[-1][0])
-                .order_by(b.xid, b.registered_at, b.id)
-            ).all()
-        return [tuple(r) for r in rows], [tuple(r) for r in branches]
+            # By a list of XIDs: joined, SQLite would look at every branch in between, of all that is kept.
+            xids = select(t.xid).where(wanted, t.xid <= rows[-1][0])
+            mine = and_(b.xid > after, b.xid <= rows[-1][0], b.xid.in_(xids))
+            query = select(*_BRANCH_COLUMNS).where(mine).order_by(b.xid, b.registered_at, b.id)
+            return rows, connection.execute(query).all()
 
     async def epochs(self) -> dict[int, int]:
         """See `Store.epochs`."""
