@@ -108,11 +108,12 @@ class Client:
         """Finish what is under way and send what is queued while this loop goes on, then end the background threads.
 
         Args:
-            patience: Seconds that this may take.
+            patience: Seconds that this may take; second phases that need longer are cancelled and come again.
         """
         until = self._stop(patience)
         while self._runner.busy and time.monotonic() < until:
             await asyncio.sleep(0.01)
+        await self._runner.cancel_here()
         if (io := self._leave()) is not None:
             await asyncio.to_thread(io.close, max(1.0, until - time.monotonic()))
         await self.databases.aclose()

@@ -24,6 +24,8 @@ from txcoord_sdk.participant import Bounded, BranchCommand, Command, ParkError, 
 
 log = logging.getLogger(__name__)
 
+_CANCELLED_SECONDS = 2.0
+
 
 class Answers(Protocol):
     """Where results go; called from any thread."""
@@ -144,6 +146,18 @@ class Runner:
         """Take no more commands; those under way go on."""
         self._stopped.set()
 
+    async def cancel_here(self) -> None:
+        """After `stop`: cancel what is still under way in the running loop, and wait until its local transactions have ended.
+
+        The end of the loop would cancel as well, but also those tasks that are giving connections back.
+        """
+        here = asyncio.get_running_loop()
+        unfinished = [task for task in self._tasks if task.get_loop() is here and task is not asyncio.current_task()]
+        for task in unfinished:
+            task.cancel()
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=_CANCELLED_SECONDS)
+
     def close(self) -> None:
         """After `stop`: end the threads; what is still under way in them is not waited for."""
         pools, self._pools = self._pools, {}
@@ -214,7 +228,7 @@ class Runner:
             command.resource,
             result,
             error,
-            exc_info=error if result is CommandResult.RETRY else None,
+            exc_info=error if result is CommandResult.RETRY and isinstance(error, Exception) else None,
             extra={"xid": command.xid},
         )
         self._running.pop((command.xid, branch.branch_id), None)

@@ -104,7 +104,7 @@ async def _bound(address: str, url: str | None) -> AsyncIterator[tuple[Client, C
         await debit(sku=f"B-{number}", quantity=100)  # type: ignore[operator]
 
     yield client, confirmed, order
-    client.close()
+    await client.aclose()
     if engine is not None:
         await engine.dispose()
 

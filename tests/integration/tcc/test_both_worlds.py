@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from txcoord_proto.errors import OutcomeUnknownError
 from txcoord_sdk import Client, GlobalTransaction, tcc
 from txcoord_sdk.tcc.decorator import Try
 
@@ -193,6 +194,43 @@ async def test_a_cancelled_try_is_rolled_back(
             await task
     assert stock(engine) == (10, 0, 0)
     assert fences(engine) == []
+
+
+async def test_a_second_phase_that_outlasts_the_clients_patience_is_rolled_back_and_comes_again(
+    connected: Callable[..., Client], engine: Engine, async_engine: AsyncEngine
+) -> None:
+    client = connected()
+    client.bind(async_engine)
+    entered = asyncio.Event()
+
+    @tcc("slow", client=client)
+    async def slow(conn: AsyncConnection) -> None:
+        await move(conn, -1, 1, 0)
+
+    @slow.confirm
+    async def _confirm(conn: AsyncConnection) -> None:
+        await move(conn, 0, -1, 1)
+        if not entered.is_set():
+            entered.set()
+            await asyncio.sleep(30)
+
+    slow.cancel(_nothing)
+
+    async def order() -> None:
+        async with client.global_transaction(name="order"):
+            await slow()
+
+    client.start()
+    ordering = asyncio.create_task(order())
+    await asyncio.wait_for(entered.wait(), 20)
+    await client.aclose(patience=0.2)
+    with pytest.raises(OutcomeUnknownError):
+        await ordering
+    assert len(asyncio.all_tasks()) == 1, "nobody else works here any more"
+    assert stock(engine) == (9, 1, 0)
+    async with client, asyncio.timeout(8):  # less than a row that is still locked would be waited for
+        while stock(engine) != (9, 0, 1):
+            await asyncio.sleep(0.02)
 
 
 async def _nothing() -> None:
