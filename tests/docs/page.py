@@ -156,6 +156,7 @@ class Page:
 
     def check_everything_ran(self) -> None:
         """Refuse files that nothing imported, which Python's cache tells, and shell commands that were left out."""
-        cached = {path.name.split(".cpython")[0] for path in self.directory.rglob("__pycache__/*.pyc")}
+        compiled = [path for path in self.directory.rglob("__pycache__/*.pyc") if ".venv" not in path.parts]
+        cached = {path.name.split(".cpython")[0] for path in compiled}
         assert {name for name in self._files if Path(name).stem not in cached} == set()
         assert not self._shell_is_due

@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +93,15 @@ def test_commands_and_options_that_it_names_exist(page: Path) -> None:
         for shown in re.findall(r"(?:^|[;&|(] ?|bin/|\$ )(txcoord(?:-agent)? [^#;&|>)]*)", line.strip()):
             words = shlex.split(shown, comments=True)
             assert not (wrong := surface.complaint_about(words)), f"{line}: {wrong}"
+
+
+@pages
+def test_what_it_installs_is_there(page: Path) -> None:
+    """There is no release: it comes from the clone, with extras that it has."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for source, named in re.findall(r"pip install (?:-q )?'?([\w./]+)\[([\w,]+)\]", page.read_text()):
+        assert source == "."
+        assert set(named.split(",")) <= set(extras)
 
 
 @pages
