@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from pathlib import Path
 
@@ -35,7 +36,7 @@ async def finished(coordinator: CoordinatorProcess) -> None:
     assert unfinished(coordinator.store) == 0
 
 
-def test_no_told_decision_is_lost(url: str) -> None:
+def test_no_told_decision_is_lost(url: str, caplog: pytest.LogCaptureFixture) -> None:
     chance = random.Random(4711)
     told: list[str] = []
     with CoordinatorProcess(url) as coordinator:
@@ -47,3 +48,5 @@ def test_no_told_decision_is_lost(url: str) -> None:
         print(f"{len(told)} told over {ROUNDS} kills, 0 missing")
         assert decided(url, told) == len(told), "and none is lost later"
         asyncio.run(finished(coordinator))
+    gc.collect()
+    assert "never retrieved" not in caplog.text, "what ended the broken streams was looked at"

@@ -132,11 +132,12 @@ class Load:
             await asyncio.wait([finished, *tasks], return_when=asyncio.FIRST_COMPLETED)
             self.result.seconds = time.perf_counter() - started
             self.result.transactions = len(self.result.committed)
-            for task in tasks:
-                if task.done() and not finished.done():
-                    task.result()
+            broken = not finished.done()
+            for task in (finished, *tasks):
                 task.cancel()
-            finished.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            if broken:
+                raise next(end for end in ends if isinstance(end, Exception))
         return self.result
 
     async def run_until_broken(self, address: str) -> Result:
