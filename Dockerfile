@@ -6,7 +6,7 @@ COPY proto proto
 COPY txcoord txcoord
 COPY sdk sdk
 COPY rm_agent rm_agent
-RUN python -m venv /opt/txcoord && /opt/txcoord/bin/pip install --no-cache-dir '.[demo]'
+RUN python -m venv /opt/txcoord && /opt/txcoord/bin/pip install --no-cache-dir '.[image]'
 
 FROM python:3.13-slim
 RUN useradd --system --create-home --home-dir /var/lib/txcoord txcoord

@@ -4,6 +4,7 @@
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
+DEMO := .venv/.demo
 SERVERS ?=
 export TXCOORD_SERVERS := $(SERVERS)
 
@@ -12,11 +13,14 @@ help: ## what can be made
 
 venv: $(STAMP) ## the virtual environment in .venv
 
-$(STAMP): pyproject.toml tools/make_venv.py
-	@python3 tools/make_venv.py .venv dev
+$(STAMP): EXTRA := dev
+$(DEMO): EXTRA := demo
+$(STAMP) $(DEMO): pyproject.toml tools/make_venv.py
+	@python3 tools/make_venv.py .venv $(EXTRA)
 	@touch $@
 
-demo: $(STAMP) ## the shop: DB=sqlite|postgres|mariadb MODE=tcc
+# on SQLite little is enough, unless everything is there
+demo: $(if $(DB:sqlite=)$(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## the shop: DB=sqlite|postgres|mariadb MODE=tcc
 	@$(PY) -m examples.shop --db $(or $(DB),sqlite) --mode $(or $(MODE),tcc)
 
 test: $(STAMP) ## every test; SERVERS=none: what SQLite can

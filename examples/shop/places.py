@@ -7,11 +7,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from examples.shop.stage import SERVICES
-from tests.servers import ServerName, fresh_database, running
 
 DATABASES = ("sqlite", "postgres", "mariadb")
 MODES = ("tcc", "at", "xa", "mixed", "saga", "trip", "outbox", "message", "locks")
-_SERVERS: dict[str, ServerName] = {"postgres": "postgres", "mariadb": "mariadb"}
 
 
 def refusal(db: str, mode: str) -> str:
@@ -36,5 +34,8 @@ def databases_on(db: str, directory: Path) -> Iterator[dict[str, str]]:
     if db == "sqlite":
         yield {name: f"sqlite:///{directory}/{name}.db" for name in names}
         return
-    with running(_SERVERS[db]) as server, ExitStack() as stack:
+    from tests.servers import ServerName, fresh_database, running
+
+    wanted: ServerName = "postgres" if db == "postgres" else "mariadb"
+    with running(wanted) as server, ExitStack() as stack:
         yield {name: stack.enter_context(fresh_database(server)) for name in names}
