@@ -35,6 +35,17 @@ def test_begin_writes_nothing_and_leaves_memory_at_its_deadline() -> None:
     assert not books.t.ledger.effects
 
 
+def test_nothing_is_kept_of_services_that_have_nothing_open() -> None:
+    """Without tokens a client chooses its name, and may choose another each time."""
+    books = Books(Limits(transactions=1))
+    for n in range(3):
+        transaction = books.begin(f"service-{n}")
+        with pytest.raises(TooManyTransactionsError):
+            books.begin(f"other-{n}")
+        books.rollback(transaction.xid, service=f"service-{n}")
+    assert books.t.ledger.accounts == {}
+
+
 def test_begin_within_the_registration_is_found_again() -> None:
     books = Books()
     new = NewTransaction("place_order", begin_key=7)

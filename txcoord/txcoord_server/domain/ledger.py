@@ -65,7 +65,10 @@ class Ledger:
         """Drop a finished transaction from memory; its row stays for as long as retention says."""
         del self.by_xid[transaction.xid]
         self.unfinished[transaction.status] -= 1
-        transaction.account.unfinished -= 1
+        account = transaction.account
+        account.unfinished -= 1
+        if not account.unfinished:
+            self.accounts.pop(account.service, None)  # names are the clients' to choose
         for branch in transaction.branches:
             self.weight -= branch.weight
         if transaction.begin_key:

@@ -119,16 +119,16 @@ class Transactions:
                 f"timeout of {new.timeout} ms: at most {self.limits.timeout} ms are allowed; long-running work is a saga's",
                 {"field": "timeout"},
             )
+        if len(self.ledger.by_xid) >= self.limits.transactions:
+            raise TooManyTransactionsError(
+                f"{len(self.ledger.by_xid)} global transactions are unfinished, the coordinator's limit: try again later, "
+                "or raise --max-transactions"
+            )
         account = self.ledger.account(service)
         if account.unfinished >= self.limits.transactions_per_service:
             raise TooManyTransactionsError(
                 f"service {service} has {account.unfinished} unfinished global transactions, the limit of one service: "
                 "finish some, or raise --max-transactions-per-client"
-            )
-        if len(self.ledger.by_xid) >= self.limits.transactions:
-            raise TooManyTransactionsError(
-                f"{len(self.ledger.by_xid)} global transactions are unfinished, the coordinator's limit: try again later, "
-                "or raise --max-transactions"
             )
         return account
 

@@ -134,7 +134,7 @@ class Engine:
     async def load(self) -> None:
         """Read what is not finished; only then requests may come."""
         async for rows, branches in self._store.unfinished():
-            for transaction in restore(self.ledger, rows, branches, self.lease.outage):
+            for transaction in restore(self.ledger.account, rows, branches, self.lease.outage):
                 self.transactions.reenter(transaction)
                 if transaction.decision is not None:
                     self.dispatcher.look_for_overdue(transaction)

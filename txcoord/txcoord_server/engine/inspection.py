@@ -21,7 +21,7 @@ from txcoord_server.domain.absent import History
 from txcoord_server.domain.ledger import Ledger
 from txcoord_server.domain.limits import MAX_KEY, check_text
 from txcoord_server.domain.locks import Entry
-from txcoord_server.domain.session import Transaction
+from txcoord_server.domain.session import Account, Transaction
 from txcoord_server.domain.transitions import FINAL
 from txcoord_server.domain.view import TransactionView, view
 from txcoord_server.engine.dispatcher import Dispatcher
@@ -123,7 +123,7 @@ class Inspection:
         return view(transaction, bool(overdue) and not overdue.isdisjoint(transaction.branches))
 
     def _stored(self, rows: Sequence[Row], branches: Sequence[Row]) -> list[TransactionView]:
-        return [view(transaction) for transaction in restore(self._ledger, rows, branches)]
+        return [view(transaction) for transaction in restore(Account, rows, branches)]
 
     # ------------------------------------------------------------ lists
 

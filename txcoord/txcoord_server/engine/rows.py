@@ -8,15 +8,14 @@ since commit is decided only when every branch has reported. (`_value_` is `valu
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from json import JSONDecoder
 from json.encoder import encode_basestring
 
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus, Reason
 
 from txcoord_server.domain.effects import Effects
-from txcoord_server.domain.ledger import Ledger
-from txcoord_server.domain.session import Branch, Transaction
+from txcoord_server.domain.session import Account, Branch, Transaction
 from txcoord_server.domain.transitions import ENDED_BRANCH, FINAL
 from txcoord_server.engine.retention import Retention
 from txcoord_server.engine.storage import GroupWrite, Row
@@ -97,25 +96,27 @@ def json_list(texts: tuple[str, ...]) -> str:
     return "[" + ",".join(map(encode_basestring, texts)) + "]"
 
 
-def restore(ledger: Ledger, rows: Sequence[Row], branches: Sequence[Row], outage: int = 0) -> list[Transaction]:
+def restore(
+    account: Callable[[str], Account], rows: Sequence[Row], branches: Sequence[Row], outage: int = 0
+) -> list[Transaction]:
     """Objects from rows of NEW_GLOBAL and their rows of NEW_BRANCH.
 
     Args:
-        ledger: Whose accounts they belong to; they are not entered into it.
+        account: The account of a service.
         rows: Transactions.
         branches: All their branches, in order.
         outage: Milliseconds by which open deadlines move: nobody is timed out for our absence.
     """
-    transactions = {row[0]: _transaction(ledger, row, outage) for row in rows}
+    transactions = {row[0]: _transaction(account, row, outage) for row in rows}
     for row in branches:
         _branch(transactions[row[0]], row)
     return list(transactions.values())
 
 
-def _transaction(ledger: Ledger, row: Row, outage: int) -> Transaction:
+def _transaction(account: Callable[[str], Account], row: Row, outage: int) -> Transaction:
     (xid, _, status, decision, reason, cause, name, service, key, traceparent, begin_key, begun_at, first_begun_at, deadline_at,
      decided_at, settled_at, version, once_parked, forced, _, _) = row  # fmt: skip
-    t = Transaction(xid, sys.intern(name), ledger.account(service), begun_at, deadline_at and deadline_at + outage)
+    t = Transaction(xid, sys.intern(name), account(service), begun_at, deadline_at and deadline_at + outage)
     t.status = t.stored_status = _STATUSES[status]
     t.decision = _DECISIONS[decision] if decision else None
     t.reason = _REASONS[reason] if reason else None
