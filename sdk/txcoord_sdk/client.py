@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -263,8 +264,13 @@ class Client:
         beginning = Beginning(name[:128], int(timeout * 1000), key, context.traceparent.get(), first_begun_at)
         return GlobalTransaction(self, beginning, True, timeout)
 
-    def joined_transaction(self, xid: str, timeout: float = 24 * 3600.0) -> GlobalTransaction:
-        """A transaction that another process decides, known by its XID; the carriers use it."""
+    def joined_transaction(self, xid: str, timeout: float = math.inf) -> GlobalTransaction:
+        """A transaction that another process decides, known by its XID; the carriers use it.
+
+        Args:
+            xid: It.
+            timeout: Seconds that it has left; infinite: the coordinator tells with the first branch.
+        """
         beginning = Beginning("joined", 0)
         beginning.xid = xid
         return GlobalTransaction(self, beginning, False, timeout)

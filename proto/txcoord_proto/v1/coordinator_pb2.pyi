@@ -121,7 +121,7 @@ class BeginRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., key: _Optional[str] = ..., traceparent: _Optional[str] = ..., begin_key: _Optional[int] = ..., first_begun_at: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("xid", "branch_id", "type", "resource", "lock_keys", "arguments", "begin", "lock_wait_ms", "holds_row_locks", "done")
+    __slots__ = ("xid", "branch_id", "type", "resource", "lock_keys", "arguments", "begin", "lock_wait_ms", "holds_row_locks", "done", "tell_timeout")
     XID_FIELD_NUMBER: _ClassVar[int]
     BRANCH_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +132,7 @@ class RegisterRequest(_message.Message):
     LOCK_WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     HOLDS_ROW_LOCKS_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
+    TELL_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     xid: str
     branch_id: int
     type: BranchType
@@ -142,7 +143,8 @@ class RegisterRequest(_message.Message):
     lock_wait_ms: int
     holds_row_locks: bool
     done: bool
-    def __init__(self, xid: _Optional[str] = ..., branch_id: _Optional[int] = ..., type: _Optional[_Union[BranchType, str]] = ..., resource: _Optional[str] = ..., lock_keys: _Optional[_Iterable[str]] = ..., arguments: _Optional[bytes] = ..., begin: _Optional[_Union[BeginRequest, _Mapping]] = ..., lock_wait_ms: _Optional[int] = ..., holds_row_locks: bool = ..., done: bool = ...) -> None: ...
+    tell_timeout: bool
+    def __init__(self, xid: _Optional[str] = ..., branch_id: _Optional[int] = ..., type: _Optional[_Union[BranchType, str]] = ..., resource: _Optional[str] = ..., lock_keys: _Optional[_Iterable[str]] = ..., arguments: _Optional[bytes] = ..., begin: _Optional[_Union[BeginRequest, _Mapping]] = ..., lock_wait_ms: _Optional[int] = ..., holds_row_locks: bool = ..., done: bool = ..., tell_timeout: bool = ...) -> None: ...
 
 class ReportRequest(_message.Message):
     __slots__ = ("xid", "branch_id", "result", "error")
@@ -306,24 +308,20 @@ class BranchIdBlock(_message.Message):
     def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "group", "epoch", "leader", "branch_ids", "max_batch", "max_message_bytes", "fence_retention_ms")
+    __slots__ = ("protocol", "group", "epoch", "branch_ids", "max_batch", "max_message_bytes")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
-    LEADER_FIELD_NUMBER: _ClassVar[int]
     BRANCH_IDS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
-    FENCE_RETENTION_MS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     group: str
     epoch: int
-    leader: str
     branch_ids: BranchIdBlock
     max_batch: int
     max_message_bytes: int
-    fence_retention_ms: int
-    def __init__(self, protocol: _Optional[int] = ..., group: _Optional[str] = ..., epoch: _Optional[int] = ..., leader: _Optional[str] = ..., branch_ids: _Optional[_Union[BranchIdBlock, _Mapping]] = ..., max_batch: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., fence_retention_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., group: _Optional[str] = ..., epoch: _Optional[int] = ..., branch_ids: _Optional[_Union[BranchIdBlock, _Mapping]] = ..., max_batch: _Optional[int] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
 
 class BeginReply(_message.Message):
     __slots__ = ("xid",)
@@ -332,10 +330,12 @@ class BeginReply(_message.Message):
     def __init__(self, xid: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
-    __slots__ = ("xid",)
+    __slots__ = ("xid", "timeout_left_ms")
     XID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
     xid: str
-    def __init__(self, xid: _Optional[str] = ...) -> None: ...
+    timeout_left_ms: int
+    def __init__(self, xid: _Optional[str] = ..., timeout_left_ms: _Optional[int] = ...) -> None: ...
 
 class ReportReply(_message.Message):
     __slots__ = ()
@@ -462,17 +462,11 @@ class SettledReply(_message.Message):
     def __init__(self, settlements: _Optional[_Iterable[_Union[Settlement, str]]] = ...) -> None: ...
 
 class Moved(_message.Message):
-    __slots__ = ("group", "epoch", "leader")
-    GROUP_FIELD_NUMBER: _ClassVar[int]
-    EPOCH_FIELD_NUMBER: _ClassVar[int]
-    LEADER_FIELD_NUMBER: _ClassVar[int]
-    group: str
-    epoch: int
-    leader: str
-    def __init__(self, group: _Optional[str] = ..., epoch: _Optional[int] = ..., leader: _Optional[str] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("id", "error", "welcome", "decision", "status", "lock", "settled", "branch_ids", "moved")
+    __slots__ = ("id", "error", "welcome", "decision", "status", "lock", "settled", "branch_ids", "moved", "registered")
     ID_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
@@ -482,6 +476,7 @@ class Event(_message.Message):
     SETTLED_FIELD_NUMBER: _ClassVar[int]
     BRANCH_IDS_FIELD_NUMBER: _ClassVar[int]
     MOVED_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_FIELD_NUMBER: _ClassVar[int]
     id: int
     error: Error
     welcome: Welcome
@@ -491,7 +486,8 @@ class Event(_message.Message):
     settled: SettledReply
     branch_ids: BranchIdBlock
     moved: Moved
-    def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., decision: _Optional[_Union[DecisionReply, _Mapping]] = ..., status: _Optional[_Union[StatusReply, _Mapping]] = ..., lock: _Optional[_Union[LockReply, _Mapping]] = ..., settled: _Optional[_Union[SettledReply, _Mapping]] = ..., branch_ids: _Optional[_Union[BranchIdBlock, _Mapping]] = ..., moved: _Optional[_Union[Moved, _Mapping]] = ...) -> None: ...
+    registered: RegisterReply
+    def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., decision: _Optional[_Union[DecisionReply, _Mapping]] = ..., status: _Optional[_Union[StatusReply, _Mapping]] = ..., lock: _Optional[_Union[LockReply, _Mapping]] = ..., settled: _Optional[_Union[SettledReply, _Mapping]] = ..., branch_ids: _Optional[_Union[BranchIdBlock, _Mapping]] = ..., moved: _Optional[_Union[Moved, _Mapping]] = ..., registered: _Optional[_Union[RegisterReply, _Mapping]] = ...) -> None: ...
 
 class Commands(_message.Message):
     __slots__ = ("resource", "commit", "xids", "branch_ids", "arguments")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -89,7 +90,7 @@ class Door:
 
 def _seconds(timeout: str) -> float:
     if not timeout.isascii() or not timeout.isdigit() or len(timeout) > 12:
-        return LONGEST
+        return math.inf  # the coordinator knows
     return min(LONGEST, int(timeout) / 1000)
 
 

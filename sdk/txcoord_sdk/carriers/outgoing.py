@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from txcoord_proto import headers
@@ -44,5 +45,7 @@ class OutgoingCall:
 def _of(transaction: GlobalTransaction, xid: str) -> dict[str, str]:
     transaction.check_open()
     transaction.check_deadline()
+    if transaction.deadline == math.inf:
+        return {headers.XID: xid}  # who is called asks the coordinator, as we would
     left = int((transaction.deadline - time.monotonic()) * 1000)
     return {headers.XID: xid, headers.TIMEOUT: str(max(1, left))}

@@ -38,6 +38,8 @@ class Registration:
         arguments: Handed back with the second phase.
         lock_wait: Seconds that it may wait for its locks.
         done: Whether its phase one is done with the registration.
+        hear_deadline: Told the transaction's deadline by `time.monotonic` before the answer, in the session's thread; None: it is
+            known here. It has none if it is not told.
     """
 
     type: BranchType
@@ -46,6 +48,7 @@ class Registration:
     arguments: bytes = b""
     lock_wait: float = 0.0
     done: bool = False
+    hear_deadline: Callable[[float], None] | None = None
 
 
 class Beginning:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from copy import copy
 from itertools import groupby
@@ -95,6 +96,8 @@ class Session:
         self._now = 0.0
         """Seconds that it has waited for answers, to half a second."""
         self._welcomed = False
+        self._welcomed_at = 0.0
+        """By `time.monotonic`: what was asked before is sent over this stream since then."""
         self._closed = False
         self.connected = asyncio.Event()
 
@@ -145,8 +148,25 @@ class Session:
             lock_wait_ms=int(registration.lock_wait * 1000),
             done=registration.done,
         )
+        if (hear_deadline := registration.hear_deadline) is not None:
+            message.tell_timeout = True
+            sink = self._hearing(hear_deadline, branch_id, sink)
         request = self._request(register=message)
         self._ask(request, sink, branch_id, begins, registration.lock_wait)
+
+    def _hearing(self, hear_deadline: Callable[[float], None], branch_id: int, sink: Sink) -> Sink:
+        """A sink that takes a `RegisterReply`, and the deadline from it, for `sink`, which hears the branch id."""
+        asked_at = time.monotonic()
+
+        def hear(value: object, error: BaseException | None) -> None:
+            if isinstance(value, pb.RegisterReply):
+                if value.timeout_left_ms:
+                    # Counted from when it was sent over this stream, which is before the coordinator counted.
+                    hear_deadline(max(asked_at, self._welcomed_at) + value.timeout_left_ms / 1000)
+                value = branch_id
+            sink(value, error)
+
+        return hear
 
     def report(self, xid: str, branch_id: int, result: PhaseOne, error: str) -> None:
         """Report a phase one; kept until it is durable."""
@@ -254,6 +274,7 @@ class Session:
             raise MovedError("it is of an older epoch than one that was heard of")
         if welcome.epoch > self._epoch:
             self._epoch, self._commit_seq = welcome.epoch, 0
+        self._welcomed_at = time.monotonic()
         self._most_bytes = welcome.max_message_bytes or self._most_bytes
         self._allocating = False
         self.outbox.restart(welcome.max_batch, self._most_bytes)
@@ -304,7 +325,8 @@ class Session:
             self._reports.pop(branch_id, None)
         moved: MovedError | None = None
         for event in batch.events:
-            moved = self._event(event) or moved
+            told = self._event(event)
+            moved = moved if moved is not None and moved.leader else told or moved
         for m in batch.commands:
             rows = zip(m.xids, map(BranchCommand, m.branch_ids, m.arguments))
             for xid, branches in groupby(rows, itemgetter(0)):
@@ -322,7 +344,7 @@ class Session:
     def _event(self, event: pb.Event) -> MovedError | None:
         kind = event.WhichOneof("body")
         if kind == "moved":
-            return self._moved("it stepped down", event.moved.leader, str(event.moved.epoch))
+            return MovedError("it stepped down")
         if kind == "error":
             return self._refusal(event.id, typed_error(event.error))
         asked = self._pending.pop(event.id, None)

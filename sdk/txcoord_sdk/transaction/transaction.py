@@ -7,9 +7,11 @@ transaction that never needed one ends without asking anybody.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from txcoord_proto.errors import (
@@ -60,7 +62,7 @@ class GlobalTransaction:
         requests: The client.
         beginning: Name, timeout and the like; with an XID for one that was joined.
         initiator: Whether this process decides it.
-        timeout: Seconds that it has from now on.
+        timeout: Seconds that it has from now on; infinite: not known yet.
     """
 
     def __init__(self, requests: Requests, beginning: Beginning, initiator: bool, timeout: float) -> None:
@@ -69,7 +71,7 @@ class GlobalTransaction:
         self.initiator = initiator
         """Whether this process began it and decides it."""
         self.deadline = time.monotonic() + timeout
-        """Until when local work may commit, by `time.monotonic`."""
+        """Until when local work may commit, by `time.monotonic`; infinite: not known yet, or there is none."""
         self.begun_at = beginning.first_begun_at or int(time.time() * 1000)
         """When its first attempt began, milliseconds since 1970."""
         self.status: GlobalStatus = GlobalStatus.ACTIVE
@@ -228,6 +230,8 @@ class GlobalTransaction:
         Where the caller is cancelled before he hears of it, the branch takes no part: its phase one has not begun.
         """
         self.check_deadline()
+        if self.deadline == math.inf:
+            registration = replace(registration, hear_deadline=self._hear_deadline)
         heard: list[object] = []
         given_up: list[BaseException] = []
 
@@ -254,6 +258,9 @@ class GlobalTransaction:
                 self._give_up(registration, heard[0], error)
             raise
         return branch_id
+
+    def _hear_deadline(self, deadline: float) -> None:
+        self.deadline = min(self.deadline, deadline)
 
     def _give_up(self, registration: Registration, branch_id: object, why: BaseException) -> None:
         assert isinstance(branch_id, int)

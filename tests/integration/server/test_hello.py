@@ -42,7 +42,6 @@ def test_the_welcome_says_what_the_client_needs(coordinator: CoordinatorProcess)
         assert Xid.parse(stub.begin()).epoch == welcome.epoch
         assert welcome.branch_ids.count > 0
         assert welcome.max_message_bytes == 4 << 20
-        assert welcome.fence_retention_ms == 7 * 24 * 3600 * 1000
 
 
 @pytest.mark.parametrize(("oldest", "newest"), [(2, 9), (0, 0)], ids=["too new", "too old"])

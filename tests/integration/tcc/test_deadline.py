@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from txcoord_proto.errors import ConfigurationError, DeadlinePassedError, RolledBackError
 from txcoord_proto.v1 import coordinator_pb2 as pb
-from txcoord_sdk import Client, tcc
+from txcoord_sdk import Client, current_headers, joined, tcc
 from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.fence import fence
 from txcoord_sdk.fence.fence import RepeatedTryError
@@ -311,6 +311,24 @@ def test_without_a_row_a_failed_statement_makes_it_uncertain(
     else:
         order()
     wait_until(lambda: stock(sqlite_engine) == end, what="the second phase")
+
+
+def test_a_caller_that_does_not_say_the_deadline(connected: Callable[..., Client], sqlite_engine: Engine) -> None:
+    order, stocks = connected(), connected()
+    stocks.bind(sqlite_engine)
+    reserve = reserve_on(stocks)
+    transaction = order.new_transaction("order", 1.5, "", 0)
+    begun = time.monotonic()
+    with Session(sqlite_engine) as session:
+        with joined({"txcoord-xid": transaction.xid()}, client=stocks) as taken_part:
+            reserve(session, quantity=3)
+            assert 0 < int(current_headers()["txcoord-timeout-ms"]) <= 1500
+        assert taken_part is not None
+        assert taken_part.deadline <= begun + 1.5 + 0.2, "the deadline that the coordinator told"
+        wait_until(lambda: time.monotonic() > taken_part.deadline, what="the deadline")
+        with pytest.raises((DBAPIError, DeadlinePassedError)):
+            session.commit()
+    assert stock(sqlite_engine) == (10, 0, 0)
 
 
 # ---------------------------------------------------------------- the thread that ends SQLite's

@@ -227,7 +227,7 @@ async def test_not_leader_is_followed_and_requests_go_along() -> None:
         await leader.welcome()
         request = await leader.asked("commit")
         # it steps down while the request is under way
-        leader.answer(moved(request.id, "NOT_LEADER", "d:1", 6), pb.Event(moved=pb.Moved(epoch=6, leader="d:1")))
+        leader.answer(moved(request.id, "NOT_LEADER", "d:1", 6), pb.Event(moved=pb.Moved()))
         successor = await s.wires.next()
         assert successor.address == "d:1"
         assert (await successor.welcome(epoch=6)).epoch_seen == 5
@@ -243,7 +243,7 @@ async def test_the_rest_of_a_batch_counts_although_the_coordinator_steps_down_in
         first, second = s.commit("g.5.1"), s.commit("g.5.2")
         ids = [(await wire.asked("commit")).id for _ in range(2)]
         decided = pb.DecisionReply(xid="g.5.2", status="COMMITTED", decision="COMMIT")
-        wire.answer(pb.Event(moved=pb.Moved(epoch=6, leader="b:1")), pb.Event(id=ids[1], decision=decided), settled=[ids[0]])
+        wire.answer(pb.Event(moved=pb.Moved()), pb.Event(id=ids[1], decision=decided), settled=[ids[0]])
         assert await first.answer() is SETTLED
         assert await second.answer() == decided
 
@@ -252,8 +252,8 @@ async def test_nobody_is_followed_into_the_past() -> None:
     async with scene() as s:
         wire = await s.wires.next()
         await wire.welcome(epoch=8)
-        await settle_down()
-        wire.answer(pb.Event(moved=pb.Moved(epoch=7, leader="old:1")), epoch=8)
+        s.commit("g.8.1")
+        wire.answer(moved((await wire.asked("commit")).id, "NOT_LEADER", "old:1", 7), epoch=8)
         other = await s.wires.next()
         assert other.address == "b:1"
         await other.welcome(epoch=7)

@@ -30,6 +30,19 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
+class Registered:
+    """A registration, for somebody who does not know the transaction's deadline.
+
+    Args:
+        xid: Of the transaction.
+        timeout_left: Milliseconds until its deadline when the registration came; 0: it has none.
+    """
+
+    xid: str
+    timeout_left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """The report of a branch's phase one is durable."""
 
@@ -69,7 +82,7 @@ class Refused:
     error: TxcoordError
 
 
-Answer: TypeAlias = Ok | Settled | Begun | Reported | Decided | LockState | Settlements | Refused
+Answer: TypeAlias = Ok | Settled | Begun | Registered | Reported | Decided | LockState | Settlements | Refused
 
 OK = Ok()
 SETTLED = Settled()

@@ -37,8 +37,9 @@ class Registration:
         self.tickets = [ticket]
         self.answer = answer
 
-    def repeated(self, ticket: Ticket) -> None:
+    def repeated(self, ticket: Ticket, answer: Answer) -> None:
         """It came again: of one stream the newer counts; of two streams both, since the one that comes last may be the older."""
+        self.answer = answer
         self.tickets = [other for other in self.tickets if other[0] is not ticket[0]]
         self.tickets.append(ticket)
 

@@ -41,6 +41,7 @@ class NewBranch:
         lock_wait: Milliseconds it may wait for its locks; 0: not at all.
         holds_row_locks: Whether it holds row locks meanwhile that it cannot give back.
         done: Whether phase one is done with the registration.
+        tell_timeout: Whether the answer says how long the transaction has.
     """
 
     id: int
@@ -51,3 +52,4 @@ class NewBranch:
     lock_wait: int = 0
     holds_row_locks: bool = False
     done: bool = False
+    tell_timeout: bool = False

@@ -31,7 +31,7 @@ from txcoord_proto.status import (
 from txcoord_proto.xid import epoch_prefix, mint
 
 from txcoord_server.domain import limits as bounds
-from txcoord_server.domain.answers import OK, Answer, Begun, LockState, Refused, Reported, Settlements, Ticket
+from txcoord_server.domain.answers import OK, Answer, Begun, LockState, Refused, Registered, Reported, Settlements, Ticket
 from txcoord_server.domain.effects import AbsentQuestion
 from txcoord_server.domain.ledger import Ledger
 from txcoord_server.domain.limits import Limits
@@ -135,25 +135,26 @@ class Transactions:
     # ------------------------------------------------------------ register
 
     def register(self, ticket: Ticket, xid: str, new: NewBranch, now: int) -> None:
-        """Register a branch with its locks; answered with Ok after the group commit, or refused."""
+        """Register a branch with its locks; answered with Ok or Registered after the group commit, or refused."""
         transaction = self.ledger.by_xid.get(xid)
         if transaction is None:
             self.ledger.ask_store(AbsentQuestion(ticket, "register", (xid,)))
             return
         try:
-            self._register(ticket, transaction, new, now, OK)
+            self._register(ticket, transaction, new, now, _registered(transaction, now) if new.tell_timeout else OK)
         except TxcoordError as error:
             self.ledger.refuse(ticket, error)
 
     def begin_and_register(self, ticket: Ticket, service: str, begin: NewTransaction, new: NewBranch, now: int) -> None:
-        """Begin a transaction with its first branch; answered with Begun after the group commit, or refused."""
+        """Begin a transaction with its first branch; answered with Begun or Registered after the group commit, or refused."""
         try:
             transaction = self.begin(service, begin, now)
         except TxcoordError as error:
             self.ledger.refuse(ticket, error)
             return
         try:
-            self._register(ticket, transaction, new, now, Begun(transaction.xid))
+            answer = _registered(transaction, now) if new.tell_timeout else Begun(transaction.xid)
+            self._register(ticket, transaction, new, now, answer)
         except TxcoordError as error:
             self.ledger.refuse(ticket, error)
             self._forget(transaction, new.id)
@@ -179,7 +180,7 @@ class Transactions:
             )
         if self.lock_waits and (waiting := self.lock_waits.waiting(transaction, new.id)) is not None:
             _check_same(waiting.branch, new)
-            waiting.repeated(ticket)
+            waiting.repeated(ticket, answer)
             return
         self._check_branch(transaction, new)
         branch = Branch(transaction, new.id, new.type, new.resource, new.lock_keys, new.arguments)
@@ -423,6 +424,11 @@ class Transactions:
             self.ledger.answer(ticket, Settlements(tuple(k for k in known if k is not None)))
         else:
             self.ledger.ask_store(AbsentQuestion(ticket, "settled", xids, known))
+
+
+def _registered(transaction: Transaction, now: int) -> Registered:
+    left = max(1, transaction.deadline_at - now) if transaction.deadline_at else 0
+    return Registered(transaction.xid, left)
 
 
 def _is_late(transaction: Transaction, now: int) -> bool:

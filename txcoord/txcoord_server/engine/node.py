@@ -32,10 +32,6 @@ _LONGEST_PAUSE = 30.0
 class Moved:
     """Pushed to clients when this node stops leading."""
 
-    group: str
-    epoch: int
-    leader: str
-
 
 class Node:
     """A coordinator process.
@@ -237,7 +233,7 @@ class Node:
         self.health = "standby"
         engine.abandon()
         for connection in list(engine.connections):
-            connection.reply(0, Moved(self.config.group, engine.lease.epoch, ""))
+            connection.reply(0, Moved())
             connection.close()
 
     def _unwell(self, what: str, error: Exception) -> None:

@@ -8,7 +8,18 @@ from txcoord_proto.errors import InvalidArgumentError, TxcoordError
 from txcoord_proto.status import BranchType, CommandResult, Decision, GlobalStatus, PhaseOne, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
-from txcoord_server.domain.answers import Answer, Begun, Decided, LockState, Ok, Refused, Reported, Settled, Settlements
+from txcoord_server.domain.answers import (
+    Answer,
+    Begun,
+    Decided,
+    LockState,
+    Ok,
+    Refused,
+    Registered,
+    Reported,
+    Settled,
+    Settlements,
+)
 from txcoord_server.domain.requests import NewBranch, NewTransaction
 from txcoord_server.domain.view import BranchView, TransactionView
 from txcoord_server.engine.connection import Outgoing, Work
@@ -38,7 +49,9 @@ def new_branch(m: pb.RegisterRequest) -> NewBranch:
     kind = BRANCH_TYPES.get(m.type)
     if kind is None:
         raise InvalidArgumentError(f"branch type {m.type} is not known here: upgrade the coordinator first", {"field": "type"})
-    return NewBranch(m.branch_id, kind, m.resource, tuple(m.lock_keys), m.arguments, m.lock_wait_ms, m.holds_row_locks, m.done)
+    return NewBranch(
+        m.branch_id, kind, m.resource, tuple(m.lock_keys), m.arguments, m.lock_wait_ms, m.holds_row_locks, m.done, m.tell_timeout
+    )
 
 
 def new_transaction(m: pb.BeginRequest) -> NewTransaction:
@@ -100,6 +113,8 @@ def event(request_id: int, answer: object) -> pb.Event:
     match answer:
         case Refused(e):
             return pb.Event(id=request_id, error=error(e))
+        case Registered(xid, left):
+            return pb.Event(id=request_id, registered=pb.RegisterReply(xid=xid, timeout_left_ms=left))
         case Decided():
             return pb.Event(id=request_id, decision=_decided(answer))
         case LockState(holder):
@@ -112,8 +127,8 @@ def event(request_id: int, answer: object) -> pb.Event:
             return pb.Event(id=request_id, welcome=answer)
         case pb.BranchIdBlock():
             return pb.Event(id=request_id, branch_ids=answer)
-        case Moved(group, epoch, leader):
-            return pb.Event(moved=pb.Moved(group=group, epoch=epoch, leader=leader))
+        case Moved():
+            return pb.Event(moved=pb.Moved())
         case Begun() | Ok() | Settled() | Reported():
             raise AssertionError(f"{answer} travels as a column")
         case _:

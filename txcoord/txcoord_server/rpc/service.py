@@ -12,7 +12,7 @@ from txcoord_proto.errors import ClientTooSlowError, InvalidArgumentError, Txcoo
 from txcoord_proto.status import Decision, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
-from txcoord_server.domain.answers import Begun, LockState, Settlements
+from txcoord_server.domain.answers import LockState, Registered, Settlements
 from txcoord_server.engine.connection import Connection, Principal
 from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node
@@ -107,6 +107,7 @@ class CoordinatorService:
     async def register(self, m: pb.RegisterRequest, engine: Engine, principal: Principal) -> pb.RegisterReply:
         """`Register`."""
         new = convert.new_branch(m)
+        new.tell_timeout = True
         if not principal.covers(new.resource):
             raise denied(principal, new.resource)
         call = engine.call(principal)
@@ -119,7 +120,8 @@ class CoordinatorService:
             engine.transactions.begin_and_register(ticket, principal.service, begin, new, engine.now())
         engine.flush()
         answer = await call.result()
-        return pb.RegisterReply(xid=answer.xid if isinstance(answer, Begun) else m.xid)
+        assert isinstance(answer, Registered)
+        return pb.RegisterReply(xid=answer.xid, timeout_left_ms=answer.timeout_left)
 
     async def report(self, m: pb.ReportRequest, engine: Engine, principal: Principal) -> pb.ReportReply:
         """`Report`."""

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 4 << 20
-FENCE_RETENTION = 7 * 24 * 3600 * 1000
 MAX_IDS = 1 << 17  # far less than the store reserves at once
 MAX_SETTLED = 10_000
 MAX_RESOURCES = 1_000
@@ -108,7 +107,6 @@ class Session:
             branch_ids=pb.BranchIdBlock(first=first_id, count=count),
             max_batch=self._cap,
             max_message_bytes=MAX_MESSAGE_BYTES,
-            fence_retention_ms=FENCE_RETENTION,
         )
         connection.reply(request_id, welcome)
         engine.dispatcher.serve(connection, resources)
