@@ -358,7 +358,7 @@ class Session:
     def _refusal(self, request_id: int, error: TxcoordError) -> MovedError | None:
         asked = self._pending.get(request_id)
         if asked is None:
-            log.debug("the coordinator refused something that nobody waits for: %s", error)
+            self._report_refused(error)
         elif isinstance(error, StoreUnavailableError):  # nothing was done: it is asked again until its time is up
             asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._again, request_id)
         elif isinstance(error, (NotLeaderError, NotReadyError)):
@@ -366,6 +366,23 @@ class Session:
         else:
             self._fail(self._pending.pop(request_id), error)
         return None
+
+    def _report_refused(self, error: TxcoordError) -> None:
+        """Nobody waits for a report; one that is refused for good would be sent again over each stream."""
+        branch = error.details.get("branch_id", "")
+        report = self._reports.get(int(branch)) if branch.isdigit() else None
+        if report is None or error.retryable:
+            log.debug("the coordinator refused something that nobody waits for: %s", error)
+            return
+        del self._reports[int(branch)]
+        log.warning(
+            "%s: the coordinator refuses the report that phase one of branch %s is %s, so the transaction is rolled back: %s",
+            report.xid,
+            branch,
+            report.result,
+            error,
+            extra={"xid": report.xid},
+        )
 
     def _again(self, request_id: int) -> None:
         asked = self._pending.get(request_id)

@@ -170,6 +170,11 @@ def test_a_token_covers_its_resources_only(balance_token: str, secured: tuple[Co
         assert order.status(xid).branches[0].status == "REGISTERED"
         with pytest.raises(WrongOwnerError):
             other.commit(xid)
+        with Stream(coordinator.address, token=balance_token, service="balance") as stream:
+            stream.write(pb.ClientBatch(reported_xids=[xid], reported_branches=[branch]))
+            with pytest.raises(ResourceDeniedError) as denied:
+                stream.event()
+            assert denied.value.details == {"resource": STOCK, "xid": xid, "branch_id": str(branch)}
         order.report(xid, branch)
         assert order.commit(xid).decision == "COMMIT"
     with Stream(coordinator.address, token=token) as stream:

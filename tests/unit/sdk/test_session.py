@@ -6,6 +6,7 @@ The simulation and the integration tests run it against the real coordinator.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 from txcoord_proto.errors import (
@@ -13,6 +14,8 @@ from txcoord_proto.errors import (
     LockConflictError,
     MessageTooLargeError,
     OutcomeUnknownError,
+    ResourceDeniedError,
+    StoreUnavailableError,
     TxcoordError,
     UnauthenticatedError,
 )
@@ -150,6 +153,38 @@ async def test_reports_are_kept_until_they_are_durable() -> None:
         assert again.reported == [("g.5.1", 2)]
         assert not s.session.idle
         again.answer(reported=[2, 4])
+        await settle_down()
+        assert s.session.idle
+
+
+@pytest.mark.parametrize("result", [PhaseOne.DONE, PhaseOne.FAILED])
+async def test_a_report_that_is_refused_for_good_is_said_and_forgotten(
+    result: PhaseOne, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene() as s:
+        wire = await s.wires.next()
+        await wire.welcome()
+        for branch_id in (1, 2, 3):
+            s.session.report("g.5.1", branch_id, result, "")
+        await settle_down()
+        ids = [request.id for request in wire.sent] or [0, 0, 0]
+        of = [{"xid": "g.5.1", "branch_id": str(branch_id)} for branch_id in (1, 2, 3)]
+        wire.answer(
+            refusal(ids[0], ResourceDeniedError("the token does not cover it", of[0])),
+            refusal(ids[1], StoreUnavailableError("not now", of[1])),
+            refusal(0, ResourceDeniedError("of something else")),
+        )
+        await settle_down()
+        (said,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert "g.5.1: the coordinator refuses the report that phase one of branch 1 is" in said.getMessage()
+        assert said.__dict__["xid"] == "g.5.1"
+        wire.cut()
+        again = await s.wires.next()
+        await again.welcome()
+        await settle_down()
+        sent = again.reported or [(request.report.xid, request.report.branch_id) for request in again.sent]
+        assert sent == [("g.5.1", 2), ("g.5.1", 3)]
+        again.answer(reported=[2, 3])
         await settle_down()
         assert s.session.idle
 

@@ -177,7 +177,10 @@ def test_a_report_by_somebody_else_is_refused_and_changes_nothing() -> None:
     books.commit_group()
     refused = stranger.told[1]
     assert isinstance(refused, Refused)
-    assert (refused.error.code, refused.error.details) == ("RESOURCE_DENIED", {"resource": STOCK})
+    assert (refused.error.code, refused.error.details) == (
+        "RESOURCE_DENIED",
+        {"resource": STOCK, "xid": transaction.xid, "branch_id": str(branch)},
+    )
     assert transaction.branches[0].status is B.REGISTERED
 
 

@@ -273,7 +273,9 @@ class Transactions:
         branch = _find(transaction, branch_id) if transaction is not None else None
         if branch is not None and branch.status is BranchStatus.REGISTERED:
             if not ticket[0].may(branch.resource):
-                self.ledger.refuse(ticket, ResourceDeniedError.of(branch.resource))
+                denied = ResourceDeniedError.of(branch.resource)
+                denied.details |= {"xid": xid, "branch_id": str(branch_id)}  # reports in columns have no request id
+                self.ledger.refuse(ticket, denied)
                 return
             if branch.transaction.decision is None:
                 decided = self._report(branch, result, error, now)
