@@ -42,7 +42,9 @@ class Figure:
         """In a word."""
         if self.floor is None:
             return "-"
-        return "goal" if self._met(self.goal) else "floor" if self.floor_met else "NO"
+        if not self.floor_met:
+            return "NO"
+        return "goal" if self._met(self.goal) else "floor"
 
     def line(self) -> str:
         """For the table."""

@@ -23,6 +23,13 @@ def test_a_store_that_cannot_be_had_misses_its_floor(monkeypatch: pytest.MonkeyP
     assert "TXCOORD_SERVERS=none" in capsys.readouterr().err
 
 
+def test_a_missed_floor_is_shown_as_one() -> None:
+    assert Figure("purged", (78.0,), 3_000).verdict == "NO"
+    assert Figure("purged", (3_000.0,), 3_000, 4_000).verdict == "floor"
+    assert Figure("ms", (1.0,), 3, 2, more_is_better=False).verdict == "goal"
+    assert Figure("ms", (4.0,), 3, 2, more_is_better=False).verdict == "NO"
+
+
 def test_a_figure_without_values_is_shown() -> None:
     missing = Figure("mariadb: transactions/s", (), 3_500, 7_000)
     assert missing.line().split()[-1] == "NO"

@@ -1,4 +1,4 @@
-"""A newcomer's first command: `make demo` installs little, and the shop on SQLite needs no more than that."""
+"""What `make` and `.ci/run` do: the demo installs little, and the shop on SQLite needs no more than that."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -35,6 +36,17 @@ def test_the_demo_installs_little_and_the_tests_the_rest(tmp_path: Path) -> None
     (tmp_path / ".venv" / ".installed").touch()
     (tmp_path / ".venv" / ".demo").unlink()
     assert installs("demo") == installs("demo", "DB=mariadb") == installs("test") == []
+
+
+@pytest.mark.parametrize(("failing", "code"), [("none", 0), ("check", 1), ("test", 1)])
+def test_what_continuous_integration_runs_insists_on_the_servers(tmp_path: Path, failing: str, code: int) -> None:
+    (tmp_path / "make").write_text(f"#!/bin/sh\necho $1 CI=$CI\n[ $1 != {failing} ] || exit 2\n")
+    (tmp_path / "make").chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    done = subprocess.run([ROOT / ".ci" / "run"], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "check CI=true\ntest CI=true\n", "a missing server fails a run with CI=true"
+    assert done.returncode == code
 
 
 def brought_by(requirement: Requirement, seen: set[tuple[str, str]]) -> set[str]:
