@@ -238,6 +238,6 @@ class Load:
                 elif not event.HasField("moved"):
                     raise AssertionError(f"unexpected answer: {event}")
             self._wake.set()
-            if self._settled >= 2 * self.total:
-                self._finished.set()
+            if self._settled >= 2 * self.total and len(self.result.committed) >= self.total:
+                self._finished.set()  # a second phase may come in an earlier batch than the answer to its commit
         raise ConnectionError("the coordinator closed the stream")
