@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
-from txcoord_proto.errors import OutcomeUnknownError
+from txcoord_proto.errors import LocalTransactionOpenError, OutcomeUnknownError, TransactionEndedError
 from txcoord_sdk import Client, GlobalTransaction, tcc
 from txcoord_sdk.tcc.decorator import Try
 
@@ -164,6 +164,35 @@ async def test_the_same_in_asyncio(connected: Callable[..., Client], engine: Eng
         found = await client.astatus(transaction.known_xid)
         assert sorted(branch.status for branch in found.branches) == ["FAILED", "SETTLED"]
     assert fences(engine) == ["CANCELLED", "CONFIRMED", "CONFIRMED"]
+
+
+async def test_a_block_may_end_its_transaction_itself(
+    connected: Callable[..., Client], engine: Engine, async_engine: AsyncEngine
+) -> None:
+    client = connected()
+    client.bind(async_engine)
+    reserve: Try[..., object] = areserve_on(client)
+    async with client:
+        async with client.global_transaction(name="order") as taken:
+            async with AsyncSession(async_engine) as session:
+                await reserve(session, 3)  # type: ignore[misc]
+                with pytest.raises(LocalTransactionOpenError, match="commit or close it first, then commit again"):
+                    await taken.acommit()
+                assert (taken.ended, taken.status) == (False, "ACTIVE")
+                await session.commit()
+            await taken.acommit()
+            assert (taken.status, taken.settled, stock(engine)) == ("COMMITTED", True, (7, 0, 3))
+            with pytest.raises(TransactionEndedError):
+                await taken.arollback()
+        async with client.global_transaction(name="order") as given_back:
+            await reserve(quantity=2)  # type: ignore[misc]
+            await given_back.arollback("sold out")
+            assert (given_back.status, given_back.settled, stock(engine)) == ("ROLLED_BACK", True, (7, 0, 3))
+            with pytest.raises(TransactionEndedError):
+                await given_back.acommit()
+        found = await client.astatus(given_back.known_xid)
+        assert (found.decision, found.reason) == ("ROLLBACK", "REQUESTED")
+    assert fences(engine) == ["CANCELLED", "CONFIRMED"]
 
 
 async def test_a_cancelled_try_is_rolled_back(
