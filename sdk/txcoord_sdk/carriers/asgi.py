@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 from txcoord_proto import headers
 from txcoord_proto.errors import ConfigurationError, ForeignXidError, TxcoordError
 
-from txcoord_sdk.carriers.incoming import Door, Trust
+from txcoord_sdk.carriers.incoming import Admission, Trust
 from txcoord_sdk.client import Client
 from txcoord_sdk.context import entered, traceparent
 from txcoord_sdk.transaction.transaction import GlobalTransaction
@@ -57,7 +57,7 @@ class TransactionMiddleware:
         required: bool = False,
     ) -> None:
         self._app = app
-        self._door = Door(client, trust, strangers, required)
+        self._admission = Admission(client, trust, strangers, required)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, a connection, or the application's life."""
@@ -76,12 +76,12 @@ class TransactionMiddleware:
         async def receive_and_close() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                await self._door.client.aclose()
+                await self._admission.client.aclose()
             return message
 
         async def start_and_send(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                self._door.client.start()
+                self._admission.client.start()
             await send(message)
 
         await self._app(scope, receive_and_close, start_and_send)
@@ -92,7 +92,7 @@ class TransactionMiddleware:
         token = traceparent.set(caller_trace[0] if len(caller_trace) == 1 else "")
         try:
             timeout = _values(scope, _TIMEOUT)
-            transaction = self._door.transaction(
+            transaction = self._admission.transaction(
                 _values(scope, _XID), timeout[0] if timeout else "", peer[0] if peer else "", scope
             )
         except TxcoordError as error:

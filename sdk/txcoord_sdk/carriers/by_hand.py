@@ -12,7 +12,7 @@ from types import TracebackType
 
 from txcoord_proto import headers as names
 
-from txcoord_sdk.carriers.incoming import Door
+from txcoord_sdk.carriers.incoming import Admission
 from txcoord_sdk.carriers.outgoing import OutgoingCall
 from txcoord_sdk.client import Client
 from txcoord_sdk.context import enter, leave
@@ -80,4 +80,4 @@ def joined(headers: Mapping[str, str], *, client: Client | None = None) -> Joine
     """
     found = {name.lower(): value for name, value in headers.items()}
     xids = [found[names.XID]] if names.XID in found else []
-    return Joined(Door(client).transaction(xids, found.get(names.TIMEOUT, ""), "", headers))
+    return Joined(Admission(client).transaction(xids, found.get(names.TIMEOUT, ""), "", headers))

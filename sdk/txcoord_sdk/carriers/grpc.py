@@ -17,7 +17,7 @@ import grpc
 from txcoord_proto import headers
 from txcoord_proto.errors import ForeignXidError, NoTransactionError, TxcoordError
 
-from txcoord_sdk.carriers.incoming import Door, Trust
+from txcoord_sdk.carriers.incoming import Admission, Trust
 from txcoord_sdk.carriers.outgoing import OutgoingCall
 from txcoord_sdk.client import Client
 from txcoord_sdk.context import entered
@@ -184,13 +184,13 @@ class _Interceptor:
         strangers: Literal["refuse", "ignore"] = "refuse",
         required: bool = False,
     ) -> None:
-        self._door = Door(client, trust, strangers, required)
+        self._admission = Admission(client, trust, strangers, required)
 
     def _transaction(self, context: Any) -> GlobalTransaction | None:
         metadata = [(str(key), value) for key, value in context.invocation_metadata() or ()]
         xids = [value for key, value in metadata if key == headers.XID]
         timeout = next((value for key, value in metadata if key == headers.TIMEOUT), "")
-        return self._door.transaction(xids, timeout, _address(context.peer()), context)
+        return self._admission.transaction(xids, timeout, _address(context.peer()), context)
 
     def _around(self, function: Behaviour, streams: bool) -> Behaviour:
         """A handler that runs in a thread."""

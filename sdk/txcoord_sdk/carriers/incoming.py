@@ -25,7 +25,7 @@ Trust: TypeAlias = Callable[[Any], bool] | Iterable[str] | None
 LONGEST = 24 * 3600.0
 
 
-class Door:
+class Admission:
     """Lets calls into their callers' transactions, or not.
 
     Args:

@@ -16,7 +16,7 @@ from txcoord_proto import headers
 from txcoord_proto.errors import ConfigurationError, ForeignXidError, TxcoordError
 
 from txcoord_sdk.carriers.asgi import MOST_HELD, STREAMING
-from txcoord_sdk.carriers.incoming import Door, Trust
+from txcoord_sdk.carriers.incoming import Admission, Trust
 from txcoord_sdk.client import Client
 from txcoord_sdk.context import entered, traceparent
 from txcoord_sdk.transaction.transaction import GlobalTransaction
@@ -55,17 +55,17 @@ class TransactionMiddleware:
         required: bool = False,
     ) -> None:
         self._app = app
-        self._door = Door(client, trust, strangers, required)
+        self._admission = Admission(client, trust, strangers, required)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request."""
-        if not self._door.client.started:
-            self._door.client.start()
+        if not self._admission.client.started:
+            self._admission.client.start()
         token = traceparent.set(environ.get(_TRACEPARENT, ""))
         try:
             # Servers join repeated headers with commas, which no XID holds.
             xids = [xid.strip() for xid in environ[_XID].split(",")] if _XID in environ else []
-            transaction = self._door.transaction(xids, environ.get(_TIMEOUT, ""), environ.get("REMOTE_ADDR", ""), environ)
+            transaction = self._admission.transaction(xids, environ.get(_TIMEOUT, ""), environ.get("REMOTE_ADDR", ""), environ)
         except TxcoordError as error:
             status = "403 Forbidden" if isinstance(error, ForeignXidError) else "400 Bad Request"
             return _refuse(start_response, status, error)

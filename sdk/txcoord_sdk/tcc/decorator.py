@@ -14,7 +14,7 @@ from txcoord_proto.errors import ConfigurationError
 
 from txcoord_sdk.client import Client, default_client
 from txcoord_sdk.tcc.action import Action, Fence
-from txcoord_sdk.tcc.first_phase import AsyncDoors, Call, Doors
+from txcoord_sdk.tcc.first_phase import AsyncFirstPhase, Call, SyncFirstPhase
 from txcoord_sdk.tcc.registry import announce
 from txcoord_sdk.transaction.effects import adrive, drive
 
@@ -24,7 +24,7 @@ D = TypeVar("D", bound=Connection | Session | AsyncConnection | AsyncSession)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[\w.-]{1,80}", re.ASCII)
-_DOORS, _ASYNC_DOORS = Doors(), AsyncDoors()
+_SYNC, _ASYNC = SyncFirstPhase(), AsyncFirstPhase()
 
 
 class Try(Generic[P, R_co]):
@@ -84,8 +84,8 @@ class Try(Generic[P, R_co]):
         arguments, given = attempt.bind(args, kwargs)
         call = Call(self._client or default_client(), self.action, instance, arguments, given)
         if attempt.is_async:
-            return adrive(call.steps(_ASYNC_DOORS))
-        return drive(call.steps(_DOORS))
+            return adrive(call.steps(_ASYNC))
+        return drive(call.steps(_SYNC))
 
     def _announce_if_complete(self) -> None:
         action = self.action

@@ -1,7 +1,7 @@
 """Phase one: register the branch, write the fence row, run the try, report.
 
-The logic is one generator of effects for both worlds; `Doors` and `AsyncDoors` say how each of them does the few things that
-differ.
+The logic is one generator of effects for both worlds; `SyncFirstPhase` and `AsyncFirstPhase` say how each of them does the few
+things that differ.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Call:
         self._asked_at = 0.0
         """`boot_time` at which its registration was asked for: it is not younger than that."""
 
-    def steps(self, doors: FirstPhase) -> Steps[Any]:
+    def steps(self, phase: FirstPhase) -> Steps[Any]:
         """Phase one, from registration to report.
 
         Raises:
@@ -97,7 +97,7 @@ class Call:
         database_id = ""
         if database is not None:
             action.check_engine(database.is_async)
-            database_id = database.id or (yield Invoke(lambda: doors.prepare(database)))
+            database_id = database.id or (yield Invoke(lambda: phase.prepare(database)))
         resource = action.resource(self.client.service, database_id)
         registration = Registration(BranchType.TCC, resource, arguments=encoded)
         self._asked_at = boot_time()
@@ -106,12 +106,12 @@ class Call:
         if database is None:
             return (yield from self._outside(transaction, branch))
         if action.fence == "intent":
-            yield from self._record_intent(doors, database, transaction, branch)
+            yield from self._record_intent(phase, database, transaction, branch)
             if not action.attempt.database:
                 return (yield from self._outside(transaction, branch))
         if self.given is not None:
-            return (yield from self._joined(doors, database, transaction, branch))
-        return (yield from self._own(doors, database, transaction, branch))
+            return (yield from self._joined(phase, database, transaction, branch))
+        return (yield from self._own(phase, database, transaction, branch))
 
     def _outside(self, transaction: GlobalTransaction, branch: TccBranch) -> Steps[Any]:
         """Effects that no local transaction holds: where the try fails, they are not known."""
@@ -126,7 +126,7 @@ class Call:
 
     @durable("tcc.intent")
     def _record_intent(
-        self, doors: FirstPhase, database: Database, transaction: GlobalTransaction, branch: TccBranch
+        self, phase: FirstPhase, database: Database, transaction: GlobalTransaction, branch: TccBranch
     ) -> Steps[None]:
         intent = IntentEnlistment()
 
@@ -135,16 +135,16 @@ class Call:
             enlist(connection, intent)
 
         try:
-            yield Invoke(lambda: doors.apart(database, work))
+            yield Invoke(lambda: phase.apart(database, work))
         except BaseException as error:  # the try has not begun, but its row may be there
             transaction.report(branch.branch_id, intent.failed_as, repr(error))
             raise
 
-    def _joined(self, doors: FirstPhase, database: Database, transaction: GlobalTransaction, branch: TccBranch) -> Steps[Any]:
+    def _joined(self, phase: FirstPhase, database: Database, transaction: GlobalTransaction, branch: TccBranch) -> Steps[Any]:
         """In the caller's local transaction, which reports when he ends it."""
         enlisted: list[BranchEnlistment] = []
         try:
-            yield Invoke(lambda: doors.on(self.given, self._opening(database, transaction, branch, enlisted), database))
+            yield Invoke(lambda: phase.on(self.given, self._opening(database, transaction, branch, enlisted), database))
             with within(branch):
                 return (yield Invoke(lambda: self.action.attempt.call(self.instance, self.arguments, self.given)))
         except BaseException as error:
@@ -152,15 +152,15 @@ class Call:
             raise
 
     @durable("tcc.try")
-    def _own(self, doors: FirstPhase, database: Database, transaction: GlobalTransaction, branch: TccBranch) -> Steps[Any]:
+    def _own(self, phase: FirstPhase, database: Database, transaction: GlobalTransaction, branch: TccBranch) -> Steps[Any]:
         """In a local transaction of the SDK's, on the application's engine."""
         enlisted: list[BranchEnlistment] = []
         local: Any = None
         try:
             opening = self._opening(database, transaction, branch, enlisted)
-            local = yield from again_after_transient_errors(database, lambda: _opened(doors, database, opening))
+            local = yield from again_after_transient_errors(database, lambda: _opened(phase, database, opening))
             with within(branch):
-                result = yield Invoke(lambda: doors.call_in(local, self))
+                result = yield Invoke(lambda: phase.call_in(local, self))
             yield Invoke(local.commit)
         except BaseException as error:
             self._fail(transaction, branch, enlisted, error)
@@ -208,7 +208,7 @@ class Call:
                 raise late from error
 
 
-class Doors:
+class SyncFirstPhase:
     """Synchronous code."""
 
     def prepare(self, database: Database) -> str:
@@ -238,7 +238,7 @@ class Doors:
         return local.run(lambda c: call.action.attempt.call_on(c, call.instance, call.arguments))
 
 
-class AsyncDoors:
+class AsyncFirstPhase:
     """Coroutines."""
 
     def prepare(self, database: Database) -> Any:
@@ -273,8 +273,8 @@ class AsyncDoors:
         return call.action.attempt.acall_on(local.connection, call.instance, call.arguments)
 
 
-def _opened(doors: FirstPhase, database: Database, work: Work) -> Steps[Any]:
-    return (yield Invoke(lambda: doors.open(database, work)))
+def _opened(phase: FirstPhase, database: Database, work: Work) -> Steps[Any]:
+    return (yield Invoke(lambda: phase.open(database, work)))
 
 
 def _connection_of(given: Connection | Session, database: Database) -> Connection:

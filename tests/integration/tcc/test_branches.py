@@ -28,7 +28,7 @@ from txcoord_sdk.fence import fence
 from txcoord_sdk.fence.fence import HangingTryError
 from txcoord_sdk.tcc.cleaning import purge
 from txcoord_sdk.tcc.decorator import Try
-from txcoord_sdk.tcc.first_phase import Call, Doors
+from txcoord_sdk.tcc.first_phase import Call, SyncFirstPhase
 from txcoord_sdk.testing import wait_until
 from txcoord_sdk.transaction.effects import perform
 
@@ -188,7 +188,7 @@ def test_a_hanging_try_in_the_callers_session_has_no_effect(client: Client, engi
     database = client.databases.get()
 
     def cancelled_before(transaction: GlobalTransaction, session: Session) -> None:
-        steps = Call(client, reserve.action, None, {"quantity": 3}, session).steps(Doors())
+        steps = Call(client, reserve.action, None, {"quantity": 3}, session).steps(SyncFirstPhase())
         value: Any = None
         while True:
             effect = steps.send(value)
@@ -253,7 +253,7 @@ def test_a_try_is_as_old_as_the_question_for_its_branch(client: Client, sqlite_e
 
     def order() -> None:
         with client.global_transaction(name="order"), Session(sqlite_engine) as session:
-            steps = Call(client, reserve.action, None, {"quantity": 3}, session).steps(Doors())
+            steps = Call(client, reserve.action, None, {"quantity": 3}, session).steps(SyncFirstPhase())
             value: Any = None
             with contextlib.suppress(StopIteration):
                 while True:

@@ -19,7 +19,7 @@ from txcoord_sdk import (
     current_headers,
     joined,
 )
-from txcoord_sdk.carriers.incoming import LONGEST, Door
+from txcoord_sdk.carriers.incoming import LONGEST, Admission
 from txcoord_sdk.carriers.outgoing import OutgoingCall
 from txcoord_sdk.context import entered
 
@@ -27,17 +27,17 @@ XID = str(Xid("default", 7, 1))
 CLIENT = Client(ClientConfig("stock"))
 
 
-def arrive(door: Door, *xids: str, timeout: str = "", peer: str = "10.1.2.3", call: Any = None) -> str:
+def arrive(admission: Admission, *xids: str, timeout: str = "", peer: str = "10.1.2.3", call: Any = None) -> str:
     """The XID with which a call takes part; empty: with none."""
-    transaction = door.transaction(xids, timeout, peer, call)
+    transaction = admission.transaction(xids, timeout, peer, call)
     assert transaction is None or not transaction.initiator
     return transaction.known_xid if transaction is not None else ""
 
 
 def test_everybody_is_trusted_unless_the_service_says_otherwise() -> None:
-    assert arrive(Door(CLIENT), XID) == XID
-    assert arrive(Door(CLIENT), XID, XID) == XID
-    assert arrive(Door(CLIENT)) == ""
+    assert arrive(Admission(CLIENT), XID) == XID
+    assert arrive(Admission(CLIENT), XID, XID) == XID
+    assert arrive(Admission(CLIENT)) == ""
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_everybody_is_trusted_unless_the_service_says_otherwise() -> None:
     ],
 )
 def test_strangers(trust: Any, peer: str, trusted: bool) -> None:
-    refusing, ignoring = Door(CLIENT, trust), Door(CLIENT, trust, strangers="ignore")
+    refusing, ignoring = Admission(CLIENT, trust), Admission(CLIENT, trust, strangers="ignore")
     if trusted:
         assert arrive(refusing, XID, peer=peer, call="signed") == XID
         assert arrive(ignoring, XID, peer=peer, call="signed") == XID
@@ -68,7 +68,7 @@ def test_strangers(trust: Any, peer: str, trusted: bool) -> None:
 
 def test_a_stranger_learns_nothing_of_what_an_xid_looks_like() -> None:
     with pytest.raises(ForeignXidError):
-        arrive(Door(CLIENT, []), "nonsense")
+        arrive(Admission(CLIENT, []), "nonsense")
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,19 @@ def test_a_stranger_learns_nothing_of_what_an_xid_looks_like() -> None:
 )
 def test_nonsense_is_refused(xids: tuple[str, ...], code: str) -> None:
     with pytest.raises(TxcoordError) as caught:
-        arrive(Door(CLIENT), *xids)
+        arrive(Admission(CLIENT), *xids)
     assert caught.value.code == code
 
 
 def test_an_operation_that_needs_a_transaction_says_so() -> None:
     with pytest.raises(TxcoordError) as caught:
-        arrive(Door(CLIENT, required=True))
+        arrive(Admission(CLIENT, required=True))
     assert caught.value.code == "NO_TRANSACTION"
 
 
 def test_what_is_no_network_is_refused_at_once() -> None:
     with pytest.raises(ConfigurationError, match="write networks"):
-        Door(CLIENT, ["stock.internal"])
+        Admission(CLIENT, ["stock.internal"])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_what_is_no_network_is_refused_at_once() -> None:
     [("1500", 1.5), ("0", 0.0), ("9" * 12, LONGEST), ("", math.inf), ("-5", math.inf), ("9" * 99, math.inf), ("٣", math.inf)],
 )
 def test_the_callers_deadline_comes_along(told: str, seconds: float) -> None:
-    transaction = Door(CLIENT).transaction([XID], told, "", None)
+    transaction = Admission(CLIENT).transaction([XID], told, "", None)
     assert transaction is not None
     assert transaction.deadline - time.monotonic() == pytest.approx(seconds, abs=0.5)
 
