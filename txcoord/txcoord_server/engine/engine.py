@@ -25,7 +25,7 @@ from txcoord_server.domain.limits import Limits
 from txcoord_server.domain.operator import Operator
 from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.transactions import Transactions
-from txcoord_server.domain.transitions import ENDED_BRANCH
+from txcoord_server.domain.transitions import ENDED_BRANCH, FINAL
 from txcoord_server.engine.connection import Call, Connection, Principal
 from txcoord_server.engine.counters import Counters
 from txcoord_server.engine.dispatcher import DispatchConfig, Dispatcher
@@ -361,6 +361,9 @@ class Engine:
             log.warning("%s of version %d by %s: %s", act, version, actor, reason or "no reason given", extra={"xid": xid})
         for transaction in effects.operated:
             self.dispatcher.resume(transaction)
+        for transaction in effects.transactions:
+            if transaction.stored_status in FINAL:
+                transaction.branches.clear()  # they refer to each other: now both go without the collector
 
     # ------------------------------------------------------------ time
 
