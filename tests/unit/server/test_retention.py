@@ -105,3 +105,29 @@ def test_a_slow_transaction_of_an_earlier_epoch_is_left_to_the_sweep() -> None:
     books.pass_time(90, 300)
     books.finish(name(5, EPOCH - 1), took=90_000)
     assert books.pass_time(100, 300).purge_xids == []
+
+
+def test_most_small_groups_that_somebody_waits_for_carry_nothing_and_all_together_keep_up() -> None:
+    books = Books()
+    books.pass_time(1, 10_000)
+    books.now += 90_000
+    books.retention.observe(books.now, 20_000)
+    sizes = []
+    for n in range(3_000):
+        write = GroupWrite(EPOCH, 0, 0, waiting=1)
+        write.new_globals = [()] * (n % 3 == 0)  # each transaction takes three groups
+        books.retention.fill(write)
+        sizes.append(sum(map(len, write.purge_ranges)))
+    assert sum(sizes) >= 2 * 1_000
+    assert sum(size > 0 for size in sizes) < len(sizes) / 50
+    assert max(sizes) < 200
+
+
+def test_a_group_that_nobody_waits_for_carries_many() -> None:
+    books = Books()
+    books.pass_time(1, 10_000)
+    books.now += 90_000
+    books.retention.observe(books.now, 20_000)
+    write = GroupWrite(EPOCH, 0, 0)
+    books.retention.fill(write)
+    assert [len(r) for r in write.purge_ranges] == [2_000]

@@ -20,7 +20,7 @@ from txcoord_server.domain.session import Transaction
 from txcoord_server.engine.storage import GroupWrite, PurgeRange, Store
 
 _RANGE = 2_000
-_SMALL_RANGE = 100
+_PIECE = 128
 _KEYED_STEPS = 1_000
 
 
@@ -82,6 +82,8 @@ class Retention:
         self._late: deque[tuple[int, str]] = deque()
         """When those may leave that took long, in order: a range may have passed them by then."""
         self._due: deque[str] = deque()
+        self._credit = 0
+        """How many may leave with a group that somebody waits for."""
         self._sweep_at = 0
 
     def purge_at(self, transaction: Transaction) -> int | None:
@@ -140,30 +142,40 @@ class Retention:
 
     def fill(self, write: GroupWrite) -> None:
         """Add to a group commit what may leave now."""
+        most = self._room(write)
+        if not most:
+            return
         if self._cursor < self._range_end:
-            last = min(self._range_end, self._cursor + self._pace(write))
+            last = min(self._range_end, self._cursor + most)
             write.purge_ranges.append(
                 PurgeRange(mint(self._prefix, self._cursor + 1), mint(self._prefix, last), self._settled_before)
             )
             self._cursor = last
             self._mark(write, self._epoch, last)
         if self._keyed_cursor < self._keyed_end:
-            last = min(self._keyed_end, self._keyed_cursor + self._pace(write))
+            last = min(self._keyed_end, self._keyed_cursor + most)
             first = mint(self._prefix, self._keyed_cursor + 1)
             write.purge_ranges.append(PurgeRange(first, mint(self._prefix, last), self._settled_before, keyed=True))
             self._keyed_cursor = last
             self._mark(write, self._epoch, last)
-        most = self._pace(write)
         while self._due and len(write.purge_xids) < most:
             xid = self._due.popleft()
             write.purge_xids.append(xid)
             parsed = Xid.parse(xid)
             self._mark(write, parsed.epoch, parsed.sequence)
 
-    @staticmethod
-    def _pace(write: GroupWrite) -> int:
-        """How many may leave with a group: many where nobody waits for it, else twice what it brings, so that nobody notices."""
-        return max(_SMALL_RANGE, 2 * len(write.new_globals)) if write.waiting else _RANGE
+    def _room(self, write: GroupWrite) -> int:
+        """How many may leave with a group: many where nobody waits for it.
+
+        Else twice what has come since some left, and they leave together: most small groups carry none and are as fast as ever.
+        """
+        if not write.waiting:
+            return _RANGE
+        self._credit += 2 * len(write.new_globals) + 1
+        if self._credit < _PIECE:
+            return 0
+        room, self._credit = self._credit, 0
+        return room
 
     def _mark(self, write: GroupWrite, epoch: int, sequence: int) -> None:
         if sequence > self._history.purged.get(epoch, 0):

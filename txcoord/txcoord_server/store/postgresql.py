@@ -48,6 +48,10 @@ _TYPES: tuple[tuple[type, str], ...] = (
     (LargeBinary, "bytea"),
 )
 
+_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+"""A group commit finds its rows by their keys. Plans that were made while the tables were empty, and are kept, would read through
+them however large they grow, until the next ANALYZE."""
+
 _FENCE = """WITH fence AS (
     UPDATE txc_group SET commit_seq = %s, branch_ids = %s, locked = %s,
     renewed_at = CAST(extract(epoch FROM clock_timestamp()) * 1000 AS int8)
@@ -157,11 +161,14 @@ class PostgresqlDialect(Dialect):
         try:
             raw = connect(arguments, {**options, "autocommit": True})
             raw.prepare_threshold = 0
-            raw.execute(
-                "SELECT set_config('lock_timeout', '2s', false), set_config('statement_timeout', '0', false), "
-                "set_config('idle_in_transaction_session_timeout', %s, false)",
-                (f"{self._idle_limit}ms",),
-            )
+            settings = {
+                "lock_timeout": "2s",
+                "statement_timeout": "0",
+                "idle_in_transaction_session_timeout": f"{self._idle_limit}ms",
+                **_PLANS,
+            }
+            calls = (f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+            raw.execute(f"SELECT {', '.join(calls)}")
         except psycopg.Error as error:
             raise StoreUnavailableError(f"PostgreSQL cannot be reached: {error}") from error
         raw.add_notice_handler(self._notice)
