@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -135,37 +136,30 @@ class WatchedDialect(Dialect):
                 cursor.execute(statement)
                 cursor.close()
 
-    def _txcoord_limited(self, context: Any) -> LocalState | None:
-        """The local transaction in which a statement is executed, if it has a deadline."""
-        state = self._txcoord_open.get(id(context.root_connection.connection.dbapi_connection)) if context is not None else None
-        return state if state is not None and state.deadline < math.inf else None
+    def _txcoord_execute(self, execute: Callable[..., None], cursor: Any, statement: str, *rest: Any) -> None:
+        """Execute what may be executed now; the last of `rest` is SQLAlchemy's context, where it has one."""
+        context = rest[-1]
+        state = None
+        if self._txcoord_open and context is not None:
+            state = self._txcoord_open.get(id(context.root_connection.connection.dbapi_connection))
+        if state is None or state.deadline == math.inf:
+            execute(cursor, statement, *rest)
+            return
+        state.check(statement)
+        execute(cursor, statement, *rest)
+        state.busy = False
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        """Execute what may be executed now."""
-        state = self._txcoord_limited(context) if self._txcoord_open else None
-        if state is not None:
-            state.check(statement)
-        super().do_execute(cursor, statement, parameters, context)
-        if state is not None:
-            state.busy = False
+        """A statement with one row of parameters."""
+        self._txcoord_execute(super().do_execute, cursor, statement, parameters, context)
 
     def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        """Execute what may be executed now, with several rows."""
-        state = self._txcoord_limited(context) if self._txcoord_open else None
-        if state is not None:
-            state.check(statement)
-        super().do_executemany(cursor, statement, parameters, context)
-        if state is not None:
-            state.busy = False
+        """A statement with several rows of parameters."""
+        self._txcoord_execute(super().do_executemany, cursor, statement, parameters, context)
 
     def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
-        """Execute what may be executed now, as it is written."""
-        state = self._txcoord_limited(context) if self._txcoord_open else None
-        if state is not None:
-            state.check(statement)
-        super().do_execute_no_params(cursor, statement, context)
-        if state is not None:
-            state.busy = False
+        """A statement as it is written."""
+        self._txcoord_execute(super().do_execute_no_params, cursor, statement, context)
 
     def do_commit(self, dbapi_connection: Any) -> None:
         """COMMIT, then tell; what may not or cannot be committed is rolled back."""

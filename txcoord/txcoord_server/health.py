@@ -42,9 +42,9 @@ def health_command(
 
     Leader and standby are both well; --leader tells them apart.
     """
-    secured = Tls(tls_ca, tls_cert, tls_key, tls_server_name)
+    secured = Tls.wanted(tls, tls_ca, tls_cert, tls_key, tls_server_name)
     try:
-        with open_channel(address, secured if tls or secured != Tls() else None) as channel:
+        with open_channel(address, secured) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
     except grpc.RpcError as error:
         raise CoordinatorUnreachableError(f"{address} does not answer: {error.details()}") from error

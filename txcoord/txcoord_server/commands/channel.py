@@ -27,6 +27,12 @@ class Tls:
     key: Path | None = None
     server_name: str = ""
 
+    @classmethod
+    def wanted(cls, tls: bool, *options: Any) -> Tls | None:
+        """What the options of a command ask for, `--tls` and those of this class in their order; None: in the clear."""
+        named = cls(*options)
+        return named if tls or named != cls() else None
+
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise click.UsageError("--tls-cert and --tls-key belong together")

@@ -174,8 +174,7 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
         *, address: tuple[str, ...], token: str, tls: bool, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None,
         tls_server_name: str, timeout: float, **kwargs: Any,
     ) -> None:  # fmt: skip
-        secured = Tls(tls_ca, tls_cert, tls_key, tls_server_name)
-        found = Coordinator(address, token, secured if tls or secured != Tls() else None, timeout)
+        found = Coordinator(address, token, Tls.wanted(tls, tls_ca, tls_cert, tls_key, tls_server_name), timeout)
         errors_end_it(command)(coordinator=found, **kwargs)
 
     for option in reversed(_CONNECTION):

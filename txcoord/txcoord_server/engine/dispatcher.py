@@ -2,9 +2,9 @@
 
 A resource has the processes that serve it, a queue of commands that are due and a heap of those that wait for their next try. Any
 process that serves the resource will do; each has a bounded number of its commands in flight, so neither side drowns, and one
-resource whose database hangs does not hold up another in the same process. A resource that
-answers UNAVAILABLE is probed, at most `probes` times a second however many commands wait, and its first success wakes the rest. A
-branch that fails by itself backs off alone and holds nobody up.
+resource whose database hangs does not hold up another in the same process. A resource that answers UNAVAILABLE is probed, at most
+`probes` times a second however many commands wait, and its first success wakes the rest. A branch that fails by itself backs off
+alone and holds nobody up.
 """
 
 from __future__ import annotations
