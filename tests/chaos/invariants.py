@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -57,10 +58,10 @@ def check(store: Engine, banks: Mapping[str, Engine], capital: int, told: Mappin
 def _open_branches(store: Engine) -> list[str]:
     """Branches of committed transactions that were not done, of rolled back ones not settled."""
     query = (
-        "SELECT b.xid FROM txc_branch b JOIN txc_global t ON t.xid = b.xid "
+        "SELECT b.xid, b.id, t.settled_branches FROM txc_branch b JOIN txc_global t ON t.xid = b.xid "
         "WHERE b.status <> 'SETTLED' AND NOT (t.decision = 'ROLLBACK' AND b.status = 'FAILED')"
     )
-    return [xid for (xid,) in _rows(store, query)]
+    return [xid for xid, id, settled in _rows(store, query) if id not in {told[0] for told in json.loads(settled or "[]")}]
 
 
 def _check_bank(name: str, engine: Engine, decided: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -74,6 +74,7 @@ def active(xid: str, **changes: object) -> Row:
         "name": "naïve 'quoted' \\n", "service": "order",
         "business_key": None, "traceparent": "", "begin_key": 7, "begun_at": 1, "first_begun_at": 1, "deadline_at": 9,
         "decided_at": 0, "settled_at": 0, "version": 1, "once_parked": 0, "forced": 0, "purge_at": None, "commit_seq": 1,
+        "settled_branches": None,
     }  # fmt: skip
     return tuple((row | changes).values())
 
@@ -84,7 +85,7 @@ def branch(xid: str, id: int) -> Row:
 
 
 def changed(xid: str, before: str, status: str, decision: str, settled: int = 0) -> Row:
-    return (xid, before, status, decision, "REQUESTED", "KeyError('sku')", 5, settled, 2, 0, 0, None, 2)
+    return (xid, before, status, decision, "REQUESTED", "KeyError('sku')", 5, settled, 2, 0, 0, None, 2, None)
 
 
 async def test_what_is_written_is_found_again(store: SqlStore) -> None:

@@ -107,10 +107,13 @@ class Witness:
 
     def _read(self, xid: str) -> Fact:
         raw = self._connected()
-        row = raw.execute("SELECT status, decision FROM txc_global WHERE xid = ?", (xid,)).fetchone()
+        row = raw.execute("SELECT status, decision, settled_branches FROM txc_global WHERE xid = ?", (xid,)).fetchone()
         branches = raw.execute("SELECT id, type, resource, status, lock_keys FROM txc_branch WHERE xid = ?", (xid,))
         found = {b: (kind, resource, status, tuple(json.loads(keys or "[]"))) for b, kind, resource, status, keys in branches}
-        status, decision = row if row is not None else ("", None)
+        status, decision, settled = row if row is not None else ("", None, None)
+        for told in json.loads(settled or "[]"):  # their rows were not written again
+            kind, resource, _, keys = found[told[0]]
+            found[told[0]] = (kind, resource, BranchStatus.SETTLED, keys)
         return Fact(status, decision or "", found, _locks(decision or "", found), row is None)
 
     def _judge(self, xid: str, before: Fact, now: Fact) -> None:

@@ -114,6 +114,10 @@ def test_waiting_for_settlement(order: Transport, coordinator: CoordinatorProces
     found = order.status(xid)
     assert found.status == (pb.COMMITTED if commit else pb.ROLLED_BACK)
     assert found.settled_at > 0
+    (branch,) = found.branches
+    assert (branch.status, branch.attempts, bool(branch.executor)) == ("SETTLED", 1, True)
+    times = (branch.registered_at, branch.reported_at, branch.first_command_at, branch.settled_at)
+    assert 0 < found.begun_at <= times[0] <= times[1] <= times[2] <= times[3] == found.settled_at, times
 
 
 def test_deciding_without_waiting(order: Transport) -> None:

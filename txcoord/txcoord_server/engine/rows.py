@@ -1,8 +1,11 @@
 """Between the domain's objects and the store's rows.
 
 Rows are built in the engine's thread when a group is handed over, so that the writer never reads what is changing, and each row
-is written once per group from its last state. A branch's DONE under a durable COMMIT need not be written: the decision says it,
-since commit is decided only when every branch has reported. (`_value_` is `value` without a detour through a property.)
+is written once per group from its last state. (`_value_` is `value` without a detour through a property.)
+
+Two things need not be written, since the transaction's row says them. A branch's DONE under a durable COMMIT: commit is decided
+only when every branch has reported. And the end of the branches of a committed transaction, where all settled at their first
+command: `settled_branches` has their times.
 """
 
 from __future__ import annotations
@@ -44,12 +47,17 @@ class RowBuilder:
 
     def fill(self, write: GroupWrite, effects: Effects) -> None:
         """Add the rows of `effects` to `write`."""
+        told = set()
         for transaction in effects.transactions:
-            self._transaction(write, transaction)
+            settled = settled_branches(transaction)
+            if settled is not None:
+                told.add(transaction)
+            self._transaction(write, transaction, settled)
         for branch in effects.branches:
-            self._branch(write, branch)
+            if branch.transaction not in told:
+                self._branch(write, branch)
 
-    def _transaction(self, write: GroupWrite, t: Transaction) -> None:
+    def _transaction(self, write: GroupWrite, t: Transaction, settled: str | None) -> None:
         status = t.status
         purge_at = self._retention.purge_at(t) if status in FINAL else None
         before = t.stored_status
@@ -60,7 +68,7 @@ class RowBuilder:
                     t.xid, self._group, status._value_, t.decision and t.decision._value_, t.reason and t.reason._value_, t.cause,
                     t.name, t.account.service, t.key or None, t.traceparent, t.begin_key, t.begun_at, t.first_begun_at,
                     t.deadline_at, t.decided_at, t.settled_at, t.version, int(t.once_parked), int(t.forced),
-                    purge_at, write.commit_seq,
+                    purge_at, write.commit_seq, settled,
                 )
             )  # fmt: skip
         else:
@@ -68,6 +76,7 @@ class RowBuilder:
                 (
                     t.xid, before._value_, status._value_, t.decision and t.decision._value_, t.reason and t.reason._value_,
                     t.cause, t.decided_at, t.settled_at, t.version, int(t.once_parked), int(t.forced), purge_at, write.commit_seq,
+                    settled,
                 )
             )  # fmt: skip
 
@@ -91,6 +100,18 @@ class RowBuilder:
             )  # fmt: skip
 
 
+def settled_branches(t: Transaction) -> str | None:
+    """What became of the branches of a committed transaction; None: it is not over, or their own rows have to tell more."""
+    if t.status is not GlobalStatus.COMMITTED:
+        return None
+    told = []
+    for b in t.branches:
+        if b.status is not BranchStatus.SETTLED or b.attempts != 1 or b.error_code or not b.stored:
+            return None
+        told.append(f"[{b.id},{b.reported_at},{b.first_command_at},{b.settled_at},{encode_basestring(b.executor)}]")
+    return f"[{','.join(told)}]"
+
+
 def json_list(texts: tuple[str, ...]) -> str:
     """A JSON list of texts: what `json.dumps` makes of it, without making an encoder each time."""
     return "[" + ",".join(map(encode_basestring, texts)) + "]"
@@ -110,12 +131,15 @@ def restore(
     transactions = {row[0]: _transaction(account, row, outage) for row in rows}
     for row in branches:
         _branch(transactions[row[0]], row)
+    for row in rows:
+        if row[-1] is not None:
+            _settle(transactions[row[0]], row[-1])
     return list(transactions.values())
 
 
 def _transaction(account: Callable[[str], Account], row: Row, outage: int) -> Transaction:
     (xid, _, status, decision, reason, cause, name, service, key, traceparent, begin_key, begun_at, first_begun_at, deadline_at,
-     decided_at, settled_at, version, once_parked, forced, _, _) = row  # fmt: skip
+     decided_at, settled_at, version, once_parked, forced, _, _, _) = row  # fmt: skip
     t = Transaction(xid, sys.intern(name), account(service), begun_at, deadline_at and deadline_at + outage)
     t.status = t.stored_status = _STATUSES[status]
     t.decision = _DECISIONS[decision] if decision else None
@@ -156,3 +180,13 @@ def _branch(t: Transaction, row: Row) -> None:
         t.open += 1
     if b.status is BranchStatus.REGISTERED:
         t.unreported += 1
+
+
+def _settle(t: Transaction, told: str) -> None:
+    """What `settled_branches` said."""
+    settled = {item[0]: item for item in _read_json(told)[0]}
+    for b in t.branches:
+        _, b.reported_at, b.first_command_at, b.settled_at, executor = settled[b.id]
+        b.executor = sys.intern(executor)
+        b.status, b.attempts, b.next_try_at = BranchStatus.SETTLED, 1, 0
+    t.open = t.unreported = 0

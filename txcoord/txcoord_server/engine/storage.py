@@ -46,13 +46,13 @@ class UnknownCommitError(TxcoordError):
 NEW_GLOBAL = (
     "xid", "grp", "status", "decision", "reason", "cause", "name", "service", "business_key", "traceparent", "begin_key",
     "begun_at", "first_begun_at", "deadline_at", "decided_at", "settled_at", "version", "once_parked", "forced", "purge_at",
-    "commit_seq",
+    "commit_seq", "settled_branches",
 )  # fmt: skip
 """Columns of a new row of txc_global, in the order of `GroupWrite.new_globals`."""
 
 CHANGED_GLOBAL = (
     "status", "decision", "reason", "cause", "decided_at", "settled_at", "version", "once_parked", "forced", "purge_at",
-    "commit_seq",
+    "commit_seq", "settled_branches",
 )  # fmt: skip
 """Columns that change; a row of `GroupWrite.changed_globals` is (xid, status in the row before, *these)."""
 

@@ -120,6 +120,12 @@ transaction = Table(
     Column("forced", SmallInteger, nullable=False, server_default="0"),
     Column("purge_at", BigInteger, comment="when retention ends, where it is not the common rule"),
     Column("commit_seq", BigInteger, nullable=False, comment="group commit of the last write"),
+    Column(
+        "settled_branches",
+        Text().with_variant(LONGTEXT(), "mysql", "mariadb"),
+        comment="JSON list of [id, reported_at, first_command_at, settled_at, executor]: all of them settled at their first "
+        "command, and their own rows were not written again",
+    ),
     _one_of("global", "status", GlobalStatus),
     _one_of("global", "decision", Decision, nullable=True),
     CheckConstraint("(status = 'ACTIVE') = (decision IS NULL)", name="ck_global_decided"),

@@ -127,6 +127,13 @@ def upgrade() -> None:
         sa.Column("forced", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("purge_at", sa.BigInteger(), nullable=True, comment="when retention ends, where it is not the common rule"),
         sa.Column("commit_seq", sa.BigInteger(), nullable=False, comment="group commit of the last write"),
+        sa.Column(
+            "settled_branches",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb"),
+            nullable=True,
+            comment="JSON list of [id, reported_at, first_command_at, settled_at, executor]: all of them settled at their first "
+            "command, and their own rows were not written again",
+        ),
         sa.CheckConstraint("(settled_at > 0) = (status IN ('COMMITTED', 'ROLLED_BACK'))", name="ck_global_settled"),
         sa.CheckConstraint("(status = 'ACTIVE') = (decision IS NULL)", name="ck_global_decided"),
         sa.CheckConstraint("decision IS NULL OR decision IN ('COMMIT', 'ROLLBACK')", name="ck_global_decision"),
@@ -184,5 +191,6 @@ def upgrade() -> None:
         **_INNODB,
     )
     if op.get_bind().dialect.name == "postgresql":
-        # Every group commit updates this one row: room on its page keeps the updates HOT.
+        # Room on the pages keeps updates HOT: every group commit updates the one row, and each transaction's row changes twice.
         op.execute("ALTER TABLE txc_group SET (fillfactor = 10)")
+        op.execute("ALTER TABLE txc_global SET (fillfactor = 50)")
