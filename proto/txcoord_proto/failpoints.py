@@ -148,7 +148,7 @@ def durable(point: str, unknown: Callable[[str], BaseException] | None = None) -
 
 
 def passes(mode: Mode, unknown: Callable[[str], BaseException] = ConnectionError) -> Callable[[F], F]:
-    """Decorate a step of a durable operation: the operation around it is in `mode` when the step returns.
+    """Decorate a step of a durable operation, a plain or coroutine function: the operation is in `mode` when it returns.
 
     Args:
         mode: `in` or `unknown`.
@@ -159,11 +159,24 @@ def passes(mode: Mode, unknown: Callable[[str], BaseException] = ConnectionError
         if not _ON:
             return function
 
+        def passed() -> None:
+            if point := _inside.get():
+                _plan.reach(point, mode, unknown)
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def coroutine(*args: Any, **kwargs: Any) -> Any:
+                result = await function(*args, **kwargs)
+                passed()
+                return result
+
+            return cast(F, coroutine)
+
         @functools.wraps(function)
         def step(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
-            if point := _inside.get():
-                _plan.reach(point, mode, unknown)
+            passed()
             return result
 
         return cast(F, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,12 +122,13 @@ class SimStore(SqlStore):
             if not unknown:
                 await asyncio.sleep(rng.uniform(0, self._faults.slow))
                 return found
-        self._disconnect()
+        await self._writer.disconnect()
         raise UnknownCommitError("the connection was lost in a commit (simulated)")
 
     def crash(self) -> None:
         """What the operating system does when the process dies: close the connections and give back the lock."""
-        self._disconnect()
+        with contextlib.suppress(StopIteration):
+            self._writer.disconnect().send(None)  # nothing waits in it
         self._engine.dispose()
 
 

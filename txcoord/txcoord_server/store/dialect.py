@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine
@@ -16,6 +17,8 @@ class Dialect(ABC):
 
     embedded: ClassVar[bool] = False
     """Whether it works in our own process: then a group commit is mostly computing, and gains nothing by a thread of its own."""
+    in_loop: ClassVar[bool] = False
+    """Whether its driver waits in the event loop; else what uses a connection is run in a thread."""
     batch_cap: ClassVar[int] = 0
     """Messages in one batch on the wire that suit it; 0: any number."""
 
@@ -35,7 +38,7 @@ class Dialect(ABC):
         """A connection for group commits alone, in a session set up for them."""
 
     @abstractmethod
-    def close(self, raw: Any) -> None:
+    def close(self, raw: Any) -> Awaitable[None] | None:
         """Close it; never raises."""
 
     @abstractmethod
@@ -47,13 +50,13 @@ class Dialect(ABC):
         return False
 
     @abstractmethod
-    def write(self, raw: Any, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
+    def write(self, raw: Any, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome] | Awaitable[dict[str, StoredOutcome]]:
         """One group commit, saying whether its writer holds the session lock; see `Store.commit` for what it raises."""
 
     @abstractmethod
-    def try_lock(self, raw: Any) -> bool:
+    def try_lock(self, raw: Any) -> bool | Awaitable[bool]:
         """Take the leader's session lock if it is free, or is ours already."""
 
     @abstractmethod
-    def unlock(self, raw: Any) -> None:
+    def unlock(self, raw: Any) -> Awaitable[None] | None:
         """Give the leader's session lock back; does nothing when it is not ours."""

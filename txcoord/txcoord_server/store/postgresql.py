@@ -3,11 +3,13 @@
 What is sent up to the pipeline's end is one transaction of the server's: BEGIN and COMMIT need no messages, and the whole group
 is on its way before the first answer is back. So the fence must not only be counted but must fail: a statement that finds no row
 divides by zero, everything after it is refused, and nothing stays. A warning at COMMIT (a wait for synchronous standbys that was
-cancelled) counts as unknown.
+cancelled) counts as unknown. It is sent and awaited in the engine's loop: hand-overs to a thread and back, and waiting for the
+interpreter's lock there, cost a tenth of a transaction's latency.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -90,26 +92,40 @@ _REFUSED = ("22", "23")  # data exceptions and violated constraints: the same ro
 _COUNTED = frozenset({"changed_globals", "changed_branches"})
 
 
+def _limited(connection: psycopg.BaseConnection[Any], gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+    """What `gen` does, unless its server stands still: raises OperationalError and closes when the time is over."""
+    until = time.monotonic() + ANSWER_SECONDS
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > until:
+                connection.pgconn.finish()
+                raise psycopg.OperationalError(f"PostgreSQL has not answered for {ANSWER_SECONDS} s")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
 class LimitedConnection(psycopg.Connection[Any]):
     """A connection whose server has to answer within a time: one that stands still would hold us for ever."""
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        """See `psycopg.Connection`; raises OperationalError and closes when the time is over."""
-        return super().wait(self._limited(gen), *args, **kwargs)
+        """See `psycopg.Connection`."""
+        return super().wait(_limited(self, gen), *args, **kwargs)
 
-    def _limited(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-        until = time.monotonic() + ANSWER_SECONDS
+
+class CommitConnection(psycopg.AsyncConnection[Any]):
+    """The same in the event loop, for group commits; one that is cancelled in the middle is of no use any more."""
+
+    async def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        """See `psycopg.AsyncConnection`."""
         try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                if not ready and time.monotonic() > until:
-                    self.close()
-                    raise psycopg.OperationalError(f"PostgreSQL has not answered for {ANSWER_SECONDS} s")
-                wanted = gen.send(ready)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+            return await super().wait(_limited(self, gen), *args, **kwargs)
+        except asyncio.CancelledError:
+            self.pgconn.finish()
+            raise
 
 
 def connect(arguments: Sequence[Any], options: Mapping[str, Any]) -> LimitedConnection:
@@ -135,7 +151,8 @@ class PostgresqlDialect(Dialect):
         lease_ttl: Milliseconds; a session that stands still within a transaction is ended by the server after a third of it.
     """
 
-    batch_cap: ClassVar[int] = 0
+    in_loop: ClassVar[bool] = True
+    batch_cap: ClassVar[int] = 128
 
     def __init__(self, group: str, lease_ttl: int) -> None:
         super().__init__(group)
@@ -156,10 +173,10 @@ class PostgresqlDialect(Dialect):
         return risks_of({name: setting for name, setting in connection.execute(query, {"names": list(names)})})
 
     @override
-    def connect(self, engine: Engine) -> psycopg.Connection[Any]:
+    async def connect(self, engine: Engine) -> CommitConnection:
         arguments, options = engine.dialect.create_connect_args(engine.url)
         try:
-            raw = connect(arguments, {**options, "autocommit": True})
+            raw = await CommitConnection.connect(*arguments, **{**_CONNECT, **options, "autocommit": True})
             raw.prepare_threshold = 0
             settings = {
                 "lock_timeout": "2s",
@@ -168,7 +185,7 @@ class PostgresqlDialect(Dialect):
                 **_PLANS,
             }
             calls = (f"set_config('{name}', '{value}', false)" for name, value in settings.items())
-            raw.execute(f"SELECT {', '.join(calls)}")
+            await raw.execute(f"SELECT {', '.join(calls)}")
         except psycopg.Error as error:
             raise StoreUnavailableError(f"PostgreSQL cannot be reached: {error}") from error
         raw.add_notice_handler(self._notice)
@@ -179,58 +196,58 @@ class PostgresqlDialect(Dialect):
             self._warned = diagnostic.message_primary or "warning"
 
     @override
-    def close(self, raw: psycopg.Connection[Any]) -> None:
-        raw.close()
+    async def close(self, raw: CommitConnection) -> None:
+        await raw.close()
 
     @override
-    def usable(self, raw: psycopg.Connection[Any]) -> bool:
+    def usable(self, raw: CommitConnection) -> bool:
         return not raw.closed and not raw.broken
 
     @override
     @durable("store.commit", UnknownCommitError)
-    def write(self, raw: psycopg.Connection[Any], write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
+    async def write(self, raw: CommitConnection, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         self._warned = ""
         found = None
         try:
-            with raw.pipeline():
-                found = self._statements(raw, write, locked)
+            async with raw.pipeline():
+                found = await self._statements(raw, write, locked)
         except psycopg.Error as error:
             self._failed(raw, error, write)
         if self._warned:
             raise UnknownCommitError(f"PostgreSQL warned at COMMIT: {self._warned}")
-        return sql.outcomes(found.fetchall()) if found is not None else {}
+        return sql.outcomes(await found.fetchall()) if found is not None else {}
 
     @passes(Mode.IN)
-    def _statements(self, raw: psycopg.Connection[Any], write: GroupWrite, locked: bool) -> psycopg.Cursor[Any] | None:
+    async def _statements(self, raw: CommitConnection, write: GroupWrite, locked: bool) -> psycopg.AsyncCursor[Any] | None:
         fence = (write.commit_seq, write.branch_ids, int(locked), self.group, write.epoch, write.commit_seq - 1)
-        raw.execute(_FENCE, fence)
-        self._rows(raw, write)
-        self._purge(raw, write)
+        await raw.execute(_FENCE, fence)
+        await self._rows(raw, write)
+        await self._purge(raw, write)
         if not write.asked:
             return None
-        return raw.execute(sql.OUTCOME.replace("IN ({})", "= ANY(%s)"), (write.asked,))
+        return await raw.execute(sql.OUTCOME.replace("IN ({})", "= ANY(%s)"), (write.asked,))
 
     @staticmethod
-    def _rows(raw: psycopg.Connection[Any], write: GroupWrite) -> None:
+    async def _rows(raw: CommitConnection, write: GroupWrite) -> None:
         for kind, statement in _STATEMENTS.items():
             rows: list[Row] = getattr(write, kind)
             if rows:
                 columns: list[Any] = [list(column) for column in zip(*rows, strict=True)]
                 if kind in _COUNTED:
                     columns.append(len(rows))
-                raw.execute(statement, columns)
+                await raw.execute(statement, columns)
 
-    def _purge(self, raw: psycopg.Connection[Any], write: GroupWrite) -> None:
+    async def _purge(self, raw: CommitConnection, write: GroupWrite) -> None:
         for range in write.purge_ranges:
             for statement in sql.purge(range):
-                raw.execute(statement.format("%s", "%s"), (range.first, range.last))
+                await raw.execute(statement.format("%s", "%s"), (range.first, range.last))
         if write.purge_xids:
             for table in ("txc_global", "txc_branch"):
-                raw.execute(f"DELETE FROM {table} WHERE xid = ANY(%s)", (write.purge_xids,))
+                await raw.execute(f"DELETE FROM {table} WHERE xid = ANY(%s)", (write.purge_xids,))
         for epoch, sequence in write.purged.items():
-            raw.execute(sql.PURGED.format("%(s)s", "%(g)s", "%(e)s"), {"s": sequence, "g": self.group, "e": epoch})
+            await raw.execute(sql.PURGED.format("%(s)s", "%(g)s", "%(e)s"), {"s": sequence, "g": self.group, "e": epoch})
 
-    def _failed(self, raw: psycopg.Connection[Any], error: psycopg.Error, write: GroupWrite) -> None:
+    def _failed(self, raw: CommitConnection, error: psycopg.Error, write: GroupWrite) -> None:
         """Tell the three failures apart.
 
         Raises:
@@ -247,16 +264,17 @@ class PostgresqlDialect(Dialect):
         raise StoreUnavailableError(f"PostgreSQL takes no commit: {error}") from error
 
     @override
-    def try_lock(self, raw: psycopg.Connection[Any]) -> bool:
+    async def try_lock(self, raw: CommitConnection) -> bool:
         try:
-            row = raw.execute("SELECT pg_try_advisory_lock(%s)", (self._lock_key,)).fetchone()
+            cursor = await raw.execute("SELECT pg_try_advisory_lock(%s)", (self._lock_key,))
+            row = await cursor.fetchone()
         except psycopg.Error as error:
             raise StoreUnavailableError(f"PostgreSQL cannot be reached: {error}") from error
         return bool(row and row[0])
 
     @override
-    def unlock(self, raw: psycopg.Connection[Any]) -> None:
+    async def unlock(self, raw: CommitConnection) -> None:
         try:
-            raw.execute("SELECT pg_advisory_unlock_all()")
+            await raw.execute("SELECT pg_advisory_unlock_all()")
         except psycopg.Error as error:
             raise StoreUnavailableError(f"PostgreSQL cannot be reached: {error}") from error

@@ -1,8 +1,7 @@
 """The store on a relational database: `Store` for every dialect.
 
-Group commits go through one connection of their own in one writer thread (`disk` tells of the exception); everything else
-(takeover, loading, a person's questions) is rare and goes through SQLAlchemy in a second thread, so that no question waits behind
-a commit and no commit behind a question.
+Group commits go through a connection of their own (`writer`); everything else (takeover, loading, a person's questions) is rare
+and goes through SQLAlchemy in a thread, so that no question waits behind a commit and no commit behind a question.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from txcoord_proto.errors import StoreUnavailableError, TxcoordError, UnsafeStoreError
+from txcoord_proto.errors import StoreUnavailableError, UnsafeStoreError
 from txcoord_proto.failpoints import Mode, durable, passes
 from txcoord_proto.status import GlobalStatus
 
@@ -38,8 +37,8 @@ from txcoord_server.engine.storage import (
 from txcoord_server.store import schema
 from txcoord_server.store.clock import DatabaseNow
 from txcoord_server.store.dialect import Dialect
-from txcoord_server.store.disk import Disk
 from txcoord_server.store.migrate import migrate
+from txcoord_server.store.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class SqlStore:
         group: Name of the group.
         node: Name of this node, for people.
         address: Where clients reach this node.
-        writer: Thread of the group commits; None runs the calls in place (for the simulation).
+        writer: Thread of the group commits, where they need one; None runs the calls in place (for the simulation).
         reader: Thread of everything else; likewise.
     """
 
@@ -86,14 +85,8 @@ class SqlStore:
         """Where clients reach this node; known once its port is bound."""
         self.accepts_risks = False
         """Whether it starts on a database whose settings can lose acknowledged commits."""
-        self._writer = writer
         self._reader = reader
-        self._raw: Any = None
-        self._locked = False
-        """Whether the session lock is ours."""
-        self._hindered = False
-        """Whether the last group commit failed: the next may wait long, and not in the engine's thread."""
-        self._disk = Disk()
+        self._writer = Writer(engine, dialect, writer)
         self.batch_cap = dialect.batch_cap
         self.url = engine.url.render_as_string(hide_password=True)
         """For people: without its password."""
@@ -142,11 +135,11 @@ class SqlStore:
 
     async def release(self) -> None:
         """See `Store.release`."""
-        await self._run(self._writer, self._disconnect)
+        await self._writer.disconnect()
 
     async def stop(self) -> None:
         """See `Store.stop`."""
-        await self._run(self._writer, self._disconnect)
+        await self._writer.disconnect()
         await self._run(self._reader, self._engine.dispose)
 
     async def forget(self) -> None:
@@ -164,41 +157,15 @@ class SqlStore:
         connection.execute(delete(schema.epoch).where(schema.epoch.c.grp == self._group))
         connection.execute(delete(schema.group).where(schema.group.c.name == self._group))
 
-    def _connected(self) -> Any:
-        if self._raw is None:
-            self._raw = self._dialect.connect(self._engine)
-        return self._raw
-
-    def _disconnect(self) -> None:
-        raw, self._raw, self._locked = self._raw, None, False
-        if raw is not None:
-            self._dialect.close(raw)
-
     # ------------------------------------------------------------ leadership
 
     async def look(self) -> GroupState:
         """See `Store.look`."""
-        locked = await self._run(self._writer, self._try_lock)
+        locked = await self._writer.try_lock()
         seen = await self._run(self._reader, self._look, locked)
         if locked and seen.holder and not seen.gone:
-            await self._run(self._writer, self._unlock)  # the leader lives and wants it
+            await self._writer.unlock()  # the leader lives and wants it
         return seen
-
-    def _unlock(self) -> None:
-        self._locked = False
-        try:
-            self._dialect.unlock(self._connected())
-        except StoreUnavailableError:
-            self._disconnect()
-            raise
-
-    def _try_lock(self) -> bool:
-        try:
-            self._locked = self._dialect.try_lock(self._connected())
-        except StoreUnavailableError:
-            self._disconnect()
-            raise
-        return self._locked
 
     def _look(self, locked: bool) -> GroupState:
         with self._reading() as connection:
@@ -208,12 +175,12 @@ class SqlStore:
     async def take_over(self, seen_epoch: int, min_age: int, how: str) -> Lease | None:
         """See `Store.take_over`."""
         if how == "SELF":
-            await self._run(self._writer, self._disconnect)
+            await self._writer.disconnect()
         lease = await self._run(self._reader, self._take_over, seen_epoch, min_age, how)
         if lease is None:
-            await self._run(self._writer, self._disconnect)
+            await self._writer.disconnect()
         else:
-            await self._run(self._writer, self._try_lock)
+            await self._writer.try_lock()
         return lease
 
     @durable("store.take_over", StoreUnavailableError)
@@ -245,7 +212,7 @@ class SqlStore:
                 address=self.address,
                 epoch=epoch,
                 branch_ids=reserved,
-                locked=int(self._locked),
+                locked=int(self._writer.locked),
                 renewed_at=row.now,
                 taken_at=row.now,
             )
@@ -262,27 +229,7 @@ class SqlStore:
 
     async def commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
         """See `Store.commit`."""
-        here = self._dialect.embedded and self._raw is not None and not self._hindered
-        if here and self._disk.suits(write.waiting):
-            with self._disk.measured():
-                return self._commit(write)
-        return await self._run(self._writer, self._commit, write)
-
-    def _commit(self, write: GroupWrite) -> dict[str, StoredOutcome]:
-        if not self._locked and not write.waiting:
-            self._try_lock()  # it was taken over from a leader that was silent, and may have come free since
-        self._hindered = True
-        try:
-            found = self._dialect.write(self._connected(), write, self._locked)
-        except StoreUnavailableError:
-            if self._raw is not None and not self._dialect.usable(self._raw):
-                self._disconnect()
-            raise
-        except TxcoordError:
-            self._disconnect()
-            raise
-        self._hindered = False
-        return found
+        return await self._writer.commit(write)
 
     # ------------------------------------------------------------ reading
 
