@@ -7,13 +7,13 @@ session has NO_BACKSLASH_ESCAPES, so doubling the quote is all that is needed, a
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
+import aiomysql
 import pymysql
-from pymysql.constants import CLIENT
-from pymysql.cursors import Cursor
+from pymysql.constants import CLIENT, CR
 from sqlalchemy import Connection, Engine, text
 from txcoord_proto.errors import StoreUnavailableError
 from txcoord_proto.failpoints import Mode, durable, passes
@@ -34,6 +34,9 @@ from txcoord_server.engine.storage import (
 from txcoord_server.store import sql
 from txcoord_server.store.dialect import Dialect
 
+T = TypeVar("T")
+
+ANSWER_SECONDS = 10
 _FENCE = (
     "UPDATE txc_group SET commit_seq = {0}, branch_ids = {1}, locked = {4}, "
     "renewed_at = CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000 AS SIGNED) "
@@ -61,7 +64,7 @@ _OTHER_ENGINES = (
 )
 
 
-CONNECT = {"connect_timeout": 3, "read_timeout": 10, "write_timeout": 10}
+CONNECT = {"connect_timeout": 3, "read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
 """Seconds after which a server that does not answer counts as gone."""
 
 
@@ -120,9 +123,19 @@ def _update(table: str, keys: tuple[str, ...], columns: tuple[str, ...], rows: S
     return f"UPDATE {table} t JOIN (SELECT {first}{rest}) v ON {on} SET {sets}"
 
 
+async def _answered(answer: Awaitable[T]) -> T:
+    """What the server answers, unless it stands still; raises as the driver does when it is gone."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await answer
+    except TimeoutError as error:
+        raise pymysql.OperationalError(CR.CR_SERVER_LOST, f"no answer for {ANSWER_SECONDS} s") from error
+
+
 class MysqlDialect(Dialect):
     """See the module."""
 
+    in_loop: ClassVar[bool] = True
     batch_cap: ClassVar[int] = 128
 
     def __init__(self, group: str, lease_ttl: int) -> None:
@@ -136,57 +149,57 @@ class MysqlDialect(Dialect):
         return found + [f"{table} is not an InnoDB table: ALTER TABLE {table} ENGINE = InnoDB" for table in tables]
 
     @override
-    def connect(self, engine: Engine) -> pymysql.Connection[Any]:
-        arguments, options = engine.dialect.create_connect_args(engine.url)
+    async def connect(self, engine: Engine) -> aiomysql.Connection:
+        url = engine.url.set(drivername="mysql+aiomysql")
+        arguments, options = url.get_dialect()().create_connect_args(url)
         flags = int(options.pop("client_flag", 0)) | CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS
+        options = {"connect_timeout": CONNECT["connect_timeout"], **options, "client_flag": flags, "autocommit": True}
         try:
-            raw = pymysql.connect(*arguments, **{**CONNECT, **options}, client_flag=flags, autocommit=True)
-            mariadb = "MariaDB" in str(raw.get_server_info())  # type: ignore[no-untyped-call]
-            with raw.cursor() as cursor:
-                cursor.execute(_SESSION_MARIADB if mariadb else _SESSION)
+            raw = await _answered(aiomysql.connect(*arguments, **options))
+            mariadb = "MariaDB" in raw.server_version
+            async with raw.cursor() as cursor:
+                await _answered(cursor.execute(_SESSION_MARIADB if mariadb else _SESSION))
                 if mariadb:
-                    cursor.execute(f"SET SESSION idle_transaction_timeout = {self._idle_limit}")
+                    await _answered(cursor.execute(f"SET SESSION idle_transaction_timeout = {self._idle_limit}"))
         except (pymysql.Error, OSError) as error:
             raise StoreUnavailableError(f"the database cannot be reached: {error}") from error
         return raw
 
     @override
-    def close(self, raw: pymysql.Connection[Any]) -> None:
-        if raw.open:
-            with contextlib.suppress(pymysql.Error):
-                raw.close()
+    def close(self, raw: aiomysql.Connection) -> None:
+        raw.close()
 
     @override
-    def usable(self, raw: pymysql.Connection[Any]) -> bool:
-        return bool(raw.open)
+    def usable(self, raw: aiomysql.Connection) -> bool:
+        return not raw.closed
 
     @override
     @durable("store.commit", UnknownCommitError)
-    def write(self, raw: pymysql.Connection[Any], write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
+    async def write(self, raw: aiomysql.Connection, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         statements = self._statements(write, locked)
         at = 0
         found: tuple[Row, ...] = ()
         try:
-            with raw.cursor() as cursor:
+            async with raw.cursor() as cursor:
                 for texts in packed(statements):
-                    self._send(cursor, texts)
+                    await self._send(cursor, texts)
                     while True:
                         if statements[at].startswith("SELECT xid"):
-                            found = tuple(cursor.fetchall())
+                            found = tuple(await cursor.fetchall())
                         at += 1
-                        if not cursor.nextset():
+                        if not await _answered(cursor.nextset()):
                             break
         except pymysql.Error as error:
-            self._failed(raw, error, write, at)
+            await self._failed(raw, error, write, at)
         if at != len(statements):
             raise UnknownCommitError(f"{at} of {len(statements)} statements of a group commit were answered")
         return sql.outcomes(found)
 
     @staticmethod
     @passes(Mode.IN)
-    def _send(cursor: Cursor, texts: Sequence[str]) -> None:
+    async def _send(cursor: aiomysql.Cursor, texts: Sequence[str]) -> None:
         """Returns with the first answer, while the server works on the rest."""
-        cursor.execute(";".join(texts))
+        await _answered(cursor.execute(";".join(texts)))
 
     def _statements(self, write: GroupWrite, locked: bool) -> list[str]:
         fence = (write.commit_seq, write.branch_ids, literal(self.group), write.epoch, int(locked))
@@ -218,7 +231,7 @@ class MysqlDialect(Dialect):
         out.append("COMMIT")
         return out
 
-    def _failed(self, raw: pymysql.Connection[Any], error: pymysql.Error, write: GroupWrite, at: int) -> None:
+    async def _failed(self, raw: aiomysql.Connection, error: pymysql.Error, write: GroupWrite, at: int) -> None:
         """Tell the three failures apart.
 
         Raises:
@@ -226,13 +239,13 @@ class MysqlDialect(Dialect):
         """
         code = error.args[0] if error.args else 0
         answered = isinstance(code, int) and code > 0 and not 2000 <= code < 3000  # those are the client's own
-        if not answered or not raw.open:
+        if not answered or raw.closed:
             raise UnknownCommitError(f"the connection to the database was lost in a group commit: {error}") from error
         try:
-            with raw.cursor() as cursor:
-                while cursor.nextset():
+            async with raw.cursor() as cursor:
+                while await _answered(cursor.nextset()):
                     pass
-                cursor.execute("ROLLBACK")
+                await _answered(cursor.execute("ROLLBACK"))
         except pymysql.Error as lost:
             raise UnknownCommitError(f"the connection to the database was lost in a group commit: {lost}") from error
         if code == _NOT_ONE_ROW and at <= 2:
@@ -244,19 +257,19 @@ class MysqlDialect(Dialect):
         raise StoreUnavailableError(f"the database takes no commit: {error}") from error
 
     @override
-    def try_lock(self, raw: pymysql.Connection[Any]) -> bool:
+    async def try_lock(self, raw: aiomysql.Connection) -> bool:
         try:
-            with raw.cursor() as cursor:
-                cursor.execute("SELECT GET_LOCK(%s, 0)", (f"txcoord.{self.group}",))
-                row = cursor.fetchone()
+            async with raw.cursor() as cursor:
+                await _answered(cursor.execute("SELECT GET_LOCK(%s, 0)", (f"txcoord.{self.group}",)))
+                row = await cursor.fetchone()
         except pymysql.Error as error:
             raise StoreUnavailableError(f"the database cannot be reached: {error}") from error
         return bool(row and row[0] == 1)
 
     @override
-    def unlock(self, raw: pymysql.Connection[Any]) -> None:
+    async def unlock(self, raw: aiomysql.Connection) -> None:
         try:
-            with raw.cursor() as cursor:
-                cursor.execute("SELECT RELEASE_LOCK(%s)", (f"txcoord.{self.group}",))
+            async with raw.cursor() as cursor:
+                await _answered(cursor.execute("SELECT RELEASE_LOCK(%s)", (f"txcoord.{self.group}",)))
         except pymysql.Error as error:
             raise StoreUnavailableError(f"the database cannot be reached: {error}") from error
