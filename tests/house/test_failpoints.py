@@ -17,6 +17,7 @@ MARKS = frozenset({"commit", "do_commit", "begin", "pipeline", "upgrade", "_writ
 
 NOT_DURABLE = {
     "store.sql_store.SqlStore._write": "its callers are boundaries (it is a mark)",
+    "store.sql_store.SqlStore.commit": "hands on to the dialects, which are boundaries",
     "store.mysql.MysqlDialect._statements": "makes the text that `write` sends",
     "store.migrate._run_migrations": "the step before the commit",
     "store.migrate._lost_at_commit": "makes an error",
