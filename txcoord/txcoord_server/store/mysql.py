@@ -8,6 +8,7 @@ session has NO_BACKSLASH_ESCAPES, so doubling the quote is all that is needed, a
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -123,6 +124,24 @@ def _update(table: str, keys: tuple[str, ...], columns: tuple[str, ...], rows: S
     return f"UPDATE {table} t JOIN (SELECT {first}{rest}) v ON {on} SET {sets}"
 
 
+def tls_context(options: Mapping[str, Any]) -> ssl.SSLContext:
+    """TLS as the URL's parameters want it: `ssl_ca`, `ssl_capath`, `ssl_cert`, `ssl_key`, `ssl_cipher`, `ssl_check_hostname`.
+
+    As with PyMySQL, nobody's certificate is verified unless there is an authority to verify it by.
+    """
+    context = ssl.create_default_context(cafile=options.get("ca"), capath=options.get("capath"))
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # certificates that MySQL has made for itself are not strict
+    verifies = "ca" in options or "capath" in options
+    context.check_hostname = verifies and options.get("check_hostname", True)
+    if not verifies:
+        context.verify_mode = ssl.CERT_NONE
+    if "cert" in options:
+        context.load_cert_chain(options["cert"], options.get("key"))
+    if "cipher" in options:
+        context.set_ciphers(options["cipher"])
+    return context
+
+
 async def _answered(answer: Awaitable[T]) -> T:
     """What the server answers, unless it stands still; raises as the driver does when it is gone."""
     try:
@@ -153,17 +172,34 @@ class MysqlDialect(Dialect):
         url = engine.url.set(drivername="mysql+aiomysql")
         arguments, options = url.get_dialect()().create_connect_args(url)
         flags = int(options.pop("client_flag", 0)) | CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS
+        tls = tls_context(options.pop("ssl")) if "ssl" in options else None
         options = {"connect_timeout": CONNECT["connect_timeout"], **options, "client_flag": flags, "autocommit": True}
         try:
-            raw = await _answered(aiomysql.connect(*arguments, **options))
-            mariadb = "MariaDB" in raw.server_version
-            async with raw.cursor() as cursor:
-                await _answered(cursor.execute(_SESSION_MARIADB if mariadb else _SESSION))
-                if mariadb:
-                    await _answered(cursor.execute(f"SET SESSION idle_transaction_timeout = {self._idle_limit}"))
+            raw = await _answered(aiomysql.connect(*arguments, **options, ssl=tls))
         except (pymysql.Error, OSError) as error:
-            raise StoreUnavailableError(f"the database cannot be reached: {error}") from error
+            raise StoreUnavailableError(f"the database cannot be reached: {error.__cause__ or error}") from error
+        try:
+            await self._set_up(raw, tls is not None)
+        except BaseException as error:
+            raw.close()
+            if isinstance(error, pymysql.Error):
+                raise StoreUnavailableError(f"the database cannot be reached: {error}") from error
+            raise
         return raw
+
+    async def _set_up(self, raw: aiomysql.Connection, encrypted: bool) -> None:
+        async with raw.cursor() as cursor:
+            if encrypted:  # the driver goes on in the clear where the server has no TLS
+                await _answered(cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'"))
+                if not (await cursor.fetchone())[1]:
+                    raise StoreUnavailableError(
+                        "the store's URL asks for TLS, which the database does not offer: set it up there"
+                    )
+            if "MariaDB" in raw.server_version:
+                await _answered(cursor.execute(_SESSION_MARIADB))
+                await _answered(cursor.execute(f"SET SESSION idle_transaction_timeout = {self._idle_limit}"))
+            else:
+                await _answered(cursor.execute(_SESSION))
 
     @override
     def close(self, raw: aiomysql.Connection) -> None:

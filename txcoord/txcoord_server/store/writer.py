@@ -62,6 +62,10 @@ class Writer:
         except TxcoordError:
             await self.disconnect()
             raise
+        except asyncio.CancelledError:
+            if self._dialect.in_loop:
+                await self.disconnect()  # in the middle of an answer; a thread goes on to the end of it
+            raise
         self._hindered = False
         return found
 
