@@ -127,7 +127,8 @@ def _update(table: str, keys: tuple[str, ...], columns: tuple[str, ...], rows: S
 def tls_context(options: Mapping[str, Any]) -> ssl.SSLContext:
     """TLS as the URL's parameters want it: `ssl_ca`, `ssl_capath`, `ssl_cert`, `ssl_key`, `ssl_cipher`, `ssl_check_hostname`.
 
-    As with PyMySQL, nobody's certificate is verified unless there is an authority to verify it by.
+    As with PyMySQL, a server that has TLS is spoken to over TLS in any case, and known only where there is an authority to verify
+    its certificate by.
     """
     context = ssl.create_default_context(cafile=options.get("ca"), capath=options.get("capath"))
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # certificates that MySQL has made for itself are not strict
@@ -172,14 +173,14 @@ class MysqlDialect(Dialect):
         url = engine.url.set(drivername="mysql+aiomysql")
         arguments, options = url.get_dialect()().create_connect_args(url)
         flags = int(options.pop("client_flag", 0)) | CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS
-        tls = tls_context(options.pop("ssl")) if "ssl" in options else None
+        wanted = options.pop("ssl", None)
         options = {"connect_timeout": CONNECT["connect_timeout"], **options, "client_flag": flags, "autocommit": True}
         try:
-            raw = await _answered(aiomysql.connect(*arguments, **options, ssl=tls))
+            raw = await _answered(aiomysql.connect(*arguments, **options, ssl=tls_context(wanted or {})))
         except (pymysql.Error, OSError) as error:
             raise StoreUnavailableError(f"the database cannot be reached: {error.__cause__ or error}") from error
         try:
-            await self._set_up(raw, tls is not None)
+            await self._set_up(raw, wanted is not None)
         except BaseException as error:
             raw.close()
             if isinstance(error, pymysql.Error):
@@ -187,9 +188,9 @@ class MysqlDialect(Dialect):
             raise
         return raw
 
-    async def _set_up(self, raw: aiomysql.Connection, encrypted: bool) -> None:
+    async def _set_up(self, raw: aiomysql.Connection, must_be_encrypted: bool) -> None:
         async with raw.cursor() as cursor:
-            if encrypted:  # the driver goes on in the clear where the server has no TLS
+            if must_be_encrypted:  # the driver goes on in the clear where the server has no TLS
                 await _answered(cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'"))
                 if not (await cursor.fetchone())[1]:
                     raise StoreUnavailableError(
