@@ -16,9 +16,8 @@ class Dialect(ABC):
     """Group commits and session locks of one kind of database; `raw` is a connection of its driver."""
 
     embedded: ClassVar[bool] = False
-    """Whether it works in our own process: then a group commit is mostly computing, and gains nothing by a thread of its own."""
-    in_loop: ClassVar[bool] = False
-    """Whether its driver waits in the event loop; else what uses a connection is run in a thread."""
+    """Whether it works in our own process: then a group commit is mostly computing, and a thread has to wait for the disk. Else a
+    driver waits for the server in the event loop, and what uses a connection is awaited."""
     batch_cap: ClassVar[int] = 0
     """Messages in one batch on the wire that suit it; 0: any number."""
 

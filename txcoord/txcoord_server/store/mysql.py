@@ -155,7 +155,6 @@ async def _answered(answer: Awaitable[T]) -> T:
 class MysqlDialect(Dialect):
     """See the module."""
 
-    in_loop: ClassVar[bool] = True
     batch_cap: ClassVar[int] = 128
 
     def __init__(self, group: str, lease_ttl: int) -> None:

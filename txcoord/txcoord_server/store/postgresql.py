@@ -151,7 +151,6 @@ class PostgresqlDialect(Dialect):
         lease_ttl: Milliseconds; a session that stands still within a transaction is ended by the server after a third of it.
     """
 
-    in_loop: ClassVar[bool] = True
     batch_cap: ClassVar[int] = 128
 
     def __init__(self, group: str, lease_ttl: int) -> None:

@@ -38,7 +38,7 @@ from txcoord_server.store import schema
 from txcoord_server.store.clock import DatabaseNow
 from txcoord_server.store.dialect import Dialect
 from txcoord_server.store.migrate import migrate
-from txcoord_server.store.writer import Writer
+from txcoord_server.store.writer import Writer, run_in
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class SqlStore:
 
     async def start(self) -> None:
         """See `Store.start`."""
-        await self._run(self._reader, self._start)
+        await self._run(self._start)
 
     def _start(self) -> None:
         with _wrapped(), self._engine.connect() as connection:
@@ -105,7 +105,7 @@ class SqlStore:
 
     async def open(self) -> None:
         """Create or migrate the schema: enough for what belongs to no group."""
-        await self._run(self._reader, self._migrate)
+        await self._run(self._migrate)
 
     def _migrate(self) -> None:
         with _wrapped():
@@ -140,11 +140,11 @@ class SqlStore:
     async def stop(self) -> None:
         """See `Store.stop`."""
         await self._writer.disconnect()
-        await self._run(self._reader, self._engine.dispose)
+        await self._run(self._engine.dispose)
 
     async def forget(self) -> None:
         """Remove everything of this group, which nobody may lead any more."""
-        await self._run(self._reader, self._forget)
+        await self._run(self._forget)
 
     @durable("store.forget", StoreUnavailableError)
     def _forget(self) -> None:
@@ -162,7 +162,7 @@ class SqlStore:
     async def look(self) -> GroupState:
         """See `Store.look`."""
         locked = await self._writer.try_lock()
-        seen = await self._run(self._reader, self._look, locked)
+        seen = await self._run(self._look, locked)
         if locked and seen.holder and not seen.gone:
             await self._writer.unlock()  # the leader lives and wants it
         return seen
@@ -176,7 +176,7 @@ class SqlStore:
         """See `Store.take_over`."""
         if how == "SELF":
             await self._writer.disconnect()
-        lease = await self._run(self._reader, self._take_over, seen_epoch, min_age, how)
+        lease = await self._run(self._take_over, seen_epoch, min_age, how)
         if lease is None:
             await self._writer.disconnect()
         else:
@@ -235,9 +235,9 @@ class SqlStore:
 
     async def unfinished(self) -> AsyncIterator[tuple[Sequence[Row], Sequence[Row]]]:
         """See `Store.unfinished`; the next chunk is read while the present one is made use of."""
-        chunk = await self._run(self._reader, self._unfinished, "")
+        chunk = await self._run(self._unfinished, "")
         while chunk[0]:
-            following = asyncio.ensure_future(self._run(self._reader, self._unfinished, chunk[0][-1][0]))
+            following = asyncio.ensure_future(self._run(self._unfinished, chunk[0][-1][0]))
             try:
                 yield chunk
                 chunk = await following
@@ -266,7 +266,7 @@ class SqlStore:
                 rows = connection.execute(select(e.epoch, e.purged_sequence).where(e.grp == self._group))
                 return {epoch: purged for epoch, purged in rows}
 
-        return await self._run(self._reader, read)
+        return await self._run(read)
 
     async def purgeable(self, now: int, committed_before: int, below: str, limit: int) -> list[str]:
         """See `Store.purgeable`."""
@@ -288,7 +288,7 @@ class SqlStore:
                     xids += connection.scalars(select(t.xid).where(old_epochs).order_by(t.xid).limit(limit - len(xids)))
                 return xids
 
-        return await self._run(self._reader, read)
+        return await self._run(read)
 
     async def older(self, below: str, newest: int) -> str:
         """See `Store.older`."""
@@ -308,7 +308,7 @@ class SqlStore:
             with self._reading() as connection:
                 return connection.scalar(query) or ""
 
-        return await self._run(self._reader, read)
+        return await self._run(read)
 
     async def find(self, xid: str) -> tuple[Row, Sequence[Row]] | None:
         """See `Store.find`."""
@@ -320,7 +320,7 @@ class SqlStore:
                     return None
                 return tuple(row), self._branches(connection, [xid])
 
-        return await self._run(self._reader, read)
+        return await self._run(read)
 
     @staticmethod
     def _branches(connection: Connection, xids: Sequence[str]) -> list[Row]:
@@ -345,7 +345,7 @@ class SqlStore:
                 rows = [tuple(row) for row in connection.execute(query)]
                 return rows, self._branches(connection, [row[0] for row in rows])
 
-        return await self._run(self._reader, read)
+        return await self._run(read)
 
     async def audit(self, xid: str) -> list[Row]:
         """See `Store.audit`."""
@@ -356,7 +356,7 @@ class SqlStore:
             with self._reading() as connection:
                 return [tuple(row) for row in connection.execute(query)]
 
-        return await self._run(self._reader, read)
+        return await self._run(read)
 
     # ------------------------------------------------------------ tokens
 
@@ -369,7 +369,7 @@ class SqlStore:
                 rows = connection.execute(select(t.hash, t.name, t.service, t.resources, t.role, t.created_at))
                 return [Token(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4], r[5]) for r in rows]
 
-        return await self._run(self._reader, read)
+        return await self._run(read)
 
     async def add_token(self, token: Token) -> None:
         """See `Store.add_token`."""
@@ -381,7 +381,7 @@ class SqlStore:
             "role": token.role,
             "created_at": token.created_at,
         }
-        await self._run(self._reader, self._add_token, row)
+        await self._run(self._add_token, row)
 
     @durable("store.add_token", StoreUnavailableError)
     def _add_token(self, row: dict[str, Any]) -> None:
@@ -389,7 +389,7 @@ class SqlStore:
 
     async def drop_token(self, name: str) -> int:
         """See `Store.drop_token`."""
-        return await self._run(self._reader, self._drop_token, name)
+        return await self._run(self._drop_token, name)
 
     @durable("store.drop_token", StoreUnavailableError)
     def _drop_token(self, name: str) -> int:
@@ -415,10 +415,8 @@ class SqlStore:
         with _wrapped(), self._engine.connect() as connection:
             yield connection
 
-    async def _run(self, executor: Executor | None, call: Callable[..., T], *args: Any) -> T:
-        if executor is None:
-            return call(*args)
-        return await asyncio.get_running_loop().run_in_executor(executor, call, *args)
+    async def _run(self, call: Callable[..., T], *args: Any) -> T:
+        return await run_in(self._reader, call, *args)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The one connection of group commits, and the session lock that it holds.
 
-What waits for a server waits in the loop if the driver can, else in a thread of the writer's own; what is embedded is written in
-the engine's thread for as long as the disk is quick (see `disk`).
+What waits for a server waits in the event loop. What is embedded is written in the engine's thread for as long as the disk is
+quick (see `disk`), else in a thread of the writer's own.
 """
 
 from __future__ import annotations
@@ -22,13 +22,20 @@ from txcoord_server.store.disk import Disk
 T = TypeVar("T")
 
 
+async def run_in(thread: Executor | None, call: Callable[..., T], *args: Any) -> T:
+    """What `call` returns, run in `thread`; None: in place."""
+    if thread is None:
+        return call(*args)
+    return await asyncio.get_running_loop().run_in_executor(thread, call, *args)
+
+
 class Writer:
     """Group commits of one node; every method is called from the node's event loop.
 
     Args:
         engine: Where to connect.
         dialect: What differs on this database.
-        thread: For what would block the loop; None runs the calls in place (for the simulation).
+        thread: For what is embedded; None runs the calls in place (for the simulation).
     """
 
     def __init__(self, engine: Engine, dialect: Dialect, thread: Executor | None) -> None:
@@ -63,7 +70,7 @@ class Writer:
             await self.disconnect()
             raise
         except asyncio.CancelledError:
-            if self._dialect.in_loop:
+            if not self._dialect.embedded:
                 await self.disconnect()  # in the middle of an answer; a thread goes on to the end of it
             raise
         self._hindered = False
@@ -101,8 +108,5 @@ class Writer:
         return self._raw
 
     async def _run(self, call: Callable[..., T | Awaitable[T]], *args: Any) -> T:
-        if self._dialect.in_loop or self._thread is None:
-            result = call(*args)
-        else:
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+        result = await run_in(self._thread if self._dialect.embedded else None, call, *args)
         return await result if isinstance(result, Awaitable) else result
