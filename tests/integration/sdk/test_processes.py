@@ -30,6 +30,10 @@ from txcoord_sdk import Client, ClientConfig, connect, current, tcc
 
 client = connect(sys.argv[1], service="shop")
 
+def say(*words: str) -> None:
+    # in one write: print may take several, with those of another process in between
+    os.write(1, (" ".join(words) + "\\n").encode())
+
 @tcc("reserve")
 def reserve(n: int) -> None: ...
 
@@ -249,12 +253,12 @@ def test_workers_forked_before_the_client_was_used(coordinator: CoordinatorProce
         for _ in range(3):
             pid = os.fork()
             if pid == 0:
-                print("child", order(1), flush=True)
+                say("child", order(1))
                 client.close()
                 os._exit(0)
             children.append(pid)
         assert {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children} == {0}
-        print("parent", order(1))
+        say("parent", order(1))
     """
     lines = run(script, coordinator).stdout.split("\n")
     assert sorted(line.split(" ")[0] for line in lines if line) == ["child"] * 3 + ["parent"]
@@ -274,7 +278,7 @@ def test_workers_forked_while_the_client_is_in_use(coordinator: CoordinatorProce
                     failures.append(repr(error))
 
         client.start()
-        print("parent", order(1), flush=True)
+        say("parent", order(1))
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -282,7 +286,7 @@ def test_workers_forked_while_the_client_is_in_use(coordinator: CoordinatorProce
             time.sleep(0.1)
             pid = os.fork()
             if pid == 0:
-                print("child", order(1), flush=True)
+                say("child", order(1))
                 client.close()
                 os._exit(0)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
