@@ -15,7 +15,7 @@ TTL = 600
 
 
 class OpenStore(Protocol):
-    def __call__(self, url: str, node: str = "n1", group: str = "default") -> SqlStore:
+    def __call__(self, url: str, node: str = "n1", group: str = "default", lease_ttl: int = TTL) -> SqlStore:
         """A node's store, not started."""
 
 
@@ -23,8 +23,8 @@ class OpenStore(Protocol):
 async def open_store_of() -> AsyncIterator[OpenStore]:
     opened: list[SqlStore] = []
 
-    def make(url: str, node: str = "n1", group: str = "default") -> SqlStore:
-        store = open_store(url, group, node, f"{node}:8190", TTL, ThreadPoolExecutor(1), ThreadPoolExecutor(1))
+    def make(url: str, node: str = "n1", group: str = "default", lease_ttl: int = TTL) -> SqlStore:
+        store = open_store(url, group, node, f"{node}:8190", lease_ttl, ThreadPoolExecutor(1), ThreadPoolExecutor(1))
         opened.append(store)
         return store
 

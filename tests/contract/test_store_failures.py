@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 from txcoord_proto.errors import StoreUnavailableError
 from txcoord_server.engine.storage import FencedError, StoreBusyError, UnknownCommitError
 
 from tests.contract.conftest import OpenStore
-from tests.contract.test_store import active, lead, write
+from tests.contract.test_store import active, branch, lead, write
 from tests.servers import Direction, TcpProxy
 from tests.servers.fixtures import FreshUrl
 
@@ -93,6 +94,53 @@ async def test_without_a_connection_nothing_was_written_and_the_same_group_may_b
     proxy.heal()
     await store.commit(group)
     assert await store.find("x") is not None
+
+
+async def test_half_of_a_group_that_is_cancelled_is_not_written(open_store_of: OpenStore, proxy: TcpProxy, url: str) -> None:
+    store, witness = open_store_of(proxy.url, "n1"), open_store_of(url, "n2")
+    await store.start()
+    lease = await lead(store)
+    group = write(lease)
+    group.new_globals = [active("x")]
+    large = bytes(range(256)) * 4096
+    group.new_branches = [(*branch("x", n)[:6], large, *branch("x", n)[7:]) for n in range(12)]
+    group.audit = [("x", 1, "RETRY", 5, "operator:ann", "stock is back")]
+    group.waiting = 1
+    proxy.delay(0.02, Direction.TO_SERVER)
+    before = sent(proxy)
+    committing = asyncio.ensure_future(store.commit(group))
+    while sent(proxy) < before + (1 << 18):
+        await asyncio.sleep(0.01)
+    committing.cancel()
+    proxy.heal()
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+    assert await witness.find("x") is None
+    await store.commit(group)
+    assert await witness.find("x") == (group.new_globals[0], group.new_branches)
+    assert await witness.audit("x") == group.audit
+
+
+def sent(proxy: TcpProxy) -> int:
+    return sum(traffic.to_server for traffic in proxy.traffic())
+
+
+async def test_a_connection_whose_settings_are_refused_is_closed(open_store_of: OpenStore, url: str) -> None:
+    store = open_store_of(url, lease_ttl=1 << 50)
+    with pytest.raises(StoreUnavailableError, match="timeout") as refused:
+        await store.look()
+    engine = create_engine(url.replace("mysql:", "mysql+pymysql:").replace("postgresql:", "postgresql+psycopg:"))
+    sessions = {
+        "postgresql": "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "mysql": "information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()",
+    }
+    query = text(f"SELECT count(*) FROM {sessions[engine.dialect.name]}")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        async with asyncio.timeout(5):
+            while connection.scalar(query):
+                await asyncio.sleep(0.02)
+    engine.dispose()
+    del refused  # which holds the frames, and a connection that was left open in them
 
 
 async def test_a_standby_finds_its_way_back(open_store_of: OpenStore, proxy: TcpProxy, url: str) -> None:

@@ -117,7 +117,10 @@ class LimitedConnection(psycopg.Connection[Any]):
 
 
 class CommitConnection(psycopg.AsyncConnection[Any]):
-    """The same in the event loop, for group commits; one that is cancelled in the middle is of no use any more."""
+    """The same in the event loop, for group commits; one that is cancelled in the middle is of no use any more.
+
+    It is closed here, before its pipeline ends: the end of a pipeline commits what has been sent up to there, half a group.
+    """
 
     async def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         """See `psycopg.AsyncConnection`."""
@@ -176,19 +179,28 @@ class PostgresqlDialect(Dialect):
         arguments, options = engine.dialect.create_connect_args(engine.url)
         try:
             raw = await CommitConnection.connect(*arguments, **{**_CONNECT, **options, "autocommit": True})
-            raw.prepare_threshold = 0
-            settings = {
-                "lock_timeout": "2s",
-                "statement_timeout": "0",
-                "idle_in_transaction_session_timeout": f"{self._idle_limit}ms",
-                **_PLANS,
-            }
-            calls = (f"set_config('{name}', '{value}', false)" for name, value in settings.items())
-            await raw.execute(f"SELECT {', '.join(calls)}")
         except psycopg.Error as error:
             raise StoreUnavailableError(f"PostgreSQL cannot be reached: {error}") from error
+        try:
+            await self._set_up(raw)
+        except BaseException as error:
+            await raw.close()
+            if isinstance(error, psycopg.Error):
+                raise StoreUnavailableError(f"PostgreSQL cannot be reached: {error}") from error
+            raise
         raw.add_notice_handler(self._notice)
         return raw
+
+    async def _set_up(self, raw: CommitConnection) -> None:
+        raw.prepare_threshold = 0
+        settings = {
+            "lock_timeout": "2s",
+            "statement_timeout": "0",
+            "idle_in_transaction_session_timeout": f"{self._idle_limit}ms",
+            **_PLANS,
+        }
+        calls = (f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+        await raw.execute(f"SELECT {', '.join(calls)}")
 
     def _notice(self, diagnostic: errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":

@@ -71,7 +71,7 @@ class Writer:
             raise
         except asyncio.CancelledError:
             if not self._dialect.embedded:
-                await self.disconnect()  # in the middle of an answer; a thread goes on to the end of it
+                await self.disconnect()  # in the middle of an answer, or closed already; a thread goes on to the end of it
             raise
         self._hindered = False
         return found
