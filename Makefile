@@ -1,10 +1,12 @@
 # Every target sets up what it needs, from nothing.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test quick check format proto docs bench sim clean
+.PHONY: help venv compiled demo test quick check format proto docs bench sim clean
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
 DEMO := .venv/.demo
+COMPILED := build/compiled/.made
+SOURCES := $(shell find proto txcoord sdk rm_agent -name '*.py' 2>/dev/null)
 SERVERS ?=
 export TXCOORD_SERVERS := $(SERVERS)
 
@@ -19,11 +21,17 @@ $(STAMP) $(DEMO): pyproject.toml tools/make_venv.py
 	@python3 tools/make_venv.py .venv $(EXTRA)
 	@touch $@
 
+compiled: $(COMPILED) ## the wheel as users get it, compiled, in build/compiled
+
+$(COMPILED): $(STAMP) $(SOURCES) tools/hatch_build.py tools/make_compiled.py
+	@$(PY) tools/make_compiled.py build/compiled
+	@touch $@
+
 # on SQLite little is enough, unless everything is there
 demo: $(if $(DB:sqlite=)$(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## the shop: DB=sqlite|postgres|mariadb MODE=tcc
 	@$(PY) -m examples.shop --db $(or $(DB),sqlite) --mode $(or $(MODE),tcc)
 
-test: $(STAMP) ## every test; SERVERS=none: what SQLite can
+test: $(STAMP) $(COMPILED) ## every test; SERVERS=none: what SQLite can
 	@$(PY) -m pytest
 
 quick: $(STAMP) ## the inner loop: unit tests and SQLite only
@@ -41,8 +49,8 @@ proto: $(STAMP) ## generate the wire's Python code
 docs: $(STAMP) ## render the reference pages
 	@$(PY) tools/render_docs.py
 
-bench: $(STAMP) ## the benchmarks: ONLY=coordinator, STRICT=1
-	@$(PY) -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(STRICT),--strict)
+bench: $(STAMP) $(COMPILED) ## the benchmarks: ONLY=coordinator, STRICT=1
+	@PYTHONPATH=build/compiled $(PY) -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(STRICT),--strict)
 
 sim: $(STAMP) ## the simulation: SEEDS=5000
 	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),5000) $(if $(SEED),--seed $(SEED))

@@ -8,6 +8,11 @@ from importlib.metadata import EntryPoint, entry_points, version
 
 import click
 
+from txcoord_proto import xid
+
+COMPILED = not str(xid.__file__).endswith(".py")
+"""Whether this is the compiled form, which does the same faster."""
+
 
 class CommandGroup(click.Group):
     """A group whose subcommands are the entry points of one name.
@@ -56,7 +61,7 @@ class CommandGroup(click.Group):
 
 def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(f"{ctx.info_name} {version('txcoord')}")
+        click.echo(f"{ctx.info_name} {version('txcoord')}{' (compiled)' if COMPILED else ''}")
         ctx.exit()
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from txcoord_proto.commands import COMPILED
 from txcoord_server.bench.machine import calibrate
 
 from tests.benchmarks import coordinator
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     wanted = parser.parse_args()
     started = time.monotonic()
+    print("compiled" if COMPILED else "nothing is compiled: these are not the figures that users get", flush=True)
     before = calibrate()
     figures = [f for name, suite in SUITES.items() if wanted.only in (None, name) for f in suite(wanted.runs)]
     after = calibrate()
