@@ -255,7 +255,7 @@ class SqlStore:
             xids = select(t.xid).where(wanted, t.xid <= rows[-1][0])
             mine = and_(b.xid > after, b.xid <= rows[-1][0], b.xid.in_(xids))
             query = select(*_BRANCH_COLUMNS).where(mine).order_by(b.xid, b.registered_at, b.id)
-            return rows, connection.execute(query).all()
+            return list(map(tuple, rows)), list(map(tuple, connection.execute(query)))
 
     async def epochs(self) -> dict[int, int]:
         """See `Store.epochs`."""
