@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TOKEN_REFRESH = 5.0
+_TOKEN_REFRESH = 2.0
+"""Seconds between two looks at the tokens: a change is promised to be known within five."""
 _PATIENCE = 2.0
 """Seconds that the store gets at the end besides those of running calls."""
 
