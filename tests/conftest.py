@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import settings
 
 from tests import compiled
@@ -11,6 +13,7 @@ settings.load_profile("patient")
 
 pytest_plugins = ["tests.servers.fixtures", "tests.report"]
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started: not each has to compile us anew
 compiled.use()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import grpc
 from txcoord_proto.errors import ConfigurationError, StoreUnavailableError
@@ -21,14 +22,17 @@ from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node
 from txcoord_server.engine.ports import SystemClock, SystemRng
 from txcoord_server.engine.storage import Store
-from txcoord_server.metrics import MetricsServer
 from txcoord_server.rpc.auth import Authenticator
 from txcoord_server.rpc.server import Server
 from txcoord_server.store.open import open_store
 
+if TYPE_CHECKING:
+    from txcoord_server.metrics import MetricsServer
+
 log = logging.getLogger(__name__)
 
-_TOKEN_REFRESH = 5.0
+_TOKEN_REFRESH = 2.0
+"""Seconds between two looks at the tokens: a change is promised to be known within five."""
 _PATIENCE = 2.0
 """Seconds that the store gets at the end besides those of running calls."""
 
@@ -98,9 +102,7 @@ class App:
         server = Server(node, self._authenticator, store.batch_cap, store.url)
         listening = replace(config.listen, port=server.listen(str(config.listen), self._credentials()))
         store.address = config.advertise or str(listening)
-        metrics = MetricsServer(node, config.metrics) if config.metrics else None
-        if metrics is not None:
-            log.info("metrics on %s", metrics.url)
+        metrics = self._metrics(node)
         self._stop_on_signals(node)
         running = asyncio.ensure_future(node.run())
         watching = [asyncio.ensure_future(w) for w in (self._watch_health(node, server), self._renew_tokens(node, store))]
@@ -123,6 +125,16 @@ class App:
                 metrics.close()
 
     # ------------------------------------------------------------ inside
+
+    def _metrics(self, node: Node) -> MetricsServer | None:
+        """The endpoint, where one is asked for; loading what it needs would cost every other start a twentieth of its time."""
+        if self.config.metrics is None:
+            return None
+        from txcoord_server.metrics import MetricsServer  # noqa: PLC0415 - see above
+
+        metrics = MetricsServer(node, self.config.metrics)
+        log.info("metrics on %s", metrics.url)
+        return metrics
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         c = self.config

@@ -224,7 +224,7 @@ def test_without_its_last_token_an_exposed_coordinator_lets_nobody_in(pem: Pem, 
             decides(coordinator, Tls(ca=pem.ca))
         operator = CliRunner().invoke(main, ["ls", "--address", coordinator.address, "--tls-ca", str(pem.ca)])
         assert "UNAUTHENTICATED" in operator.output
-        time.sleep(6)  # the store is read again
+        time.sleep(2.5)  # the store is read again
         assert coordinator.log().count("the last token was dropped: nobody is let in") == 1
         assert "ERROR" in coordinator.log()
         token = grant("order-2", "order")

@@ -21,8 +21,8 @@ from tests.integration.server.participant import Participant
 from tests.integration.server.stub import STOCK, Stub
 from tests.servers.fixtures import FreshUrl
 
-REFRESH = 7.0
-"""Seconds within which a coordinator knows of a change, and a little more."""
+REFRESH = 5.0
+"""Seconds within which a coordinator knows of a change."""
 
 
 def run(*arguments: str, **environment: str) -> Result:
