@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 from txcoord_server.store.filesystem import kind_of
 
 _SYNCS = 20
+_LOOPS = 5
 _MOUNTS = Path("/proc/self/mountinfo")
 _STAT = Path("/proc/stat")
 
@@ -22,6 +25,7 @@ class Calibration:
 
     Args:
         loop_ms: Milliseconds of a loop of a million steps.
+        loop_beside_ms: The same while another process computes, as the load does: more where two CPUs are one core's threads.
         fsync_ms: Milliseconds of writing 4 KiB and waiting until they are durable, the median of some.
         filesystem: On which that was; empty where the system does not tell.
         steal_s: Seconds since boot in which the hypervisor gave this machine's CPU to others.
@@ -29,6 +33,7 @@ class Calibration:
     """
 
     loop_ms: float
+    loop_beside_ms: float
     fsync_ms: float
     filesystem: str
     steal_s: float
@@ -37,22 +42,23 @@ class Calibration:
     def __str__(self) -> str:
         where = f" on {self.filesystem}" if self.filesystem else ""
         return (
-            f"loop {self.loop_ms:.0f} ms, write + fsync {self.fsync_ms:.2f} ms{where}, steal {self.steal_s:.1f} s since boot, "
-            f"{self.cores} cores"
+            f"loop {self.loop_ms:.0f} ms, {self.loop_beside_ms:.0f} beside another, write + fsync {self.fsync_ms:.2f} ms{where}, "
+            f"steal {self.steal_s:.1f} s since boot, {self.cores} cores"
         )
 
 
 def calibrate(directory: str | None = None) -> Calibration:
-    """Measure this machine; takes a tenth of a second.
+    """Measure this machine; takes half a second.
 
     Args:
         directory: Where to write; None: where temporary files are.
     """
-    started = time.perf_counter()
-    total = 0
-    for i in range(1_000_000):
-        total += i & 7
-    loop = time.perf_counter() - started
+    loop = _loop()
+    with subprocess.Popen([sys.executable, "-S", "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        beside = _loop()
+        other.kill()
     syncs = []
     with tempfile.NamedTemporaryFile(dir=directory) as file:
         for _ in range(_SYNCS):
@@ -63,4 +69,16 @@ def calibrate(directory: str | None = None) -> Calibration:
             syncs.append(time.perf_counter() - started)
         filesystem = kind_of(os.path.realpath(file.name), _MOUNTS.read_text()) if _MOUNTS.exists() else ""
     steal = int(_STAT.read_text().split("\n", 1)[0].split()[8]) / os.sysconf("SC_CLK_TCK") if _STAT.exists() else 0.0
-    return Calibration(loop * 1000, statistics.median(syncs) * 1000, filesystem, steal, os.cpu_count() or 0)
+    return Calibration(loop * 1000, beside * 1000, statistics.median(syncs) * 1000, filesystem, steal, os.cpu_count() or 0)
+
+
+def _loop() -> float:
+    """Seconds that a fixed loop takes, the median of some."""
+    times = []
+    for _ in range(_LOOPS):
+        started = time.perf_counter()
+        total = 0
+        for i in range(1_000_000):
+            total += i & 7
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
