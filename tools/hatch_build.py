@@ -1,4 +1,4 @@
-"""Build hook of the wheel: the coordinator's hot path, compiled by mypyc, where TXCOORD_COMPILE=1 asks for it.
+"""Build hook of the wheel: the modules named in pyproject.toml, compiled by mypyc, where TXCOORD_COMPILE=1 asks for it.
 
 A wheel holds the sources in any case; without compiled modules it does the same more slowly.
 """

@@ -70,8 +70,8 @@ class Writer:
             await self.disconnect()
             raise
         except asyncio.CancelledError:
-            if not self._dialect.embedded:
-                await self.disconnect()  # in the middle of an answer, or closed already; a thread goes on to the end of it
+            if not self._dialect.embedded and self._raw is raw:  # a thread goes on to the end of what it does
+                await self.disconnect()  # in the middle of an answer, or closed already
             raise
         self._hindered = False
         return found
