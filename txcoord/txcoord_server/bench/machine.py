@@ -15,6 +15,8 @@ from txcoord_server.store.filesystem import kind_of
 
 _SYNCS = 20
 _LOOPS = 5
+_COMPUTE = "print(flush=True)\nfor _ in range(10**8): pass"
+"""Seconds of computing, far more than is measured beside it, and an end, should nobody be left to kill it."""
 _MOUNTS = Path("/proc/self/mountinfo")
 _STAT = Path("/proc/stat")
 
@@ -54,7 +56,7 @@ def calibrate(directory: str | None = None) -> Calibration:
         directory: Where to write; None: where temporary files are.
     """
     loop = _loop()
-    with subprocess.Popen([sys.executable, "-S", "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE) as other:
+    with subprocess.Popen([sys.executable, "-S", "-c", _COMPUTE], stdout=subprocess.PIPE) as other:  # noqa: S603
         assert other.stdout is not None
         other.stdout.readline()
         beside = _loop()
