@@ -17,10 +17,12 @@ from tests.docs import surface
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("txcoord_proto", "txcoord_server", "txcoord_sdk", "txcoord_brokers", "txcoord_locks", "txcoord_rm")
 
+INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+"""An environment in which Python finds nothing but what is installed."""
+
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # nothing but what is installed
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=INSTALLED, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -44,7 +46,9 @@ def test_the_wheel_without_extras(bare: Path, tmp_path: Path) -> None:
     assert "serve" in run(bare / "txcoord", "--help", cwd=tmp_path)
     assert "init" in run(bare / "txcoord-agent", "--help", cwd=tmp_path)
     assert "is ready" in run(bare / "txcoord-agent", "init", f"sqlite:///{tmp_path}/x.db", cwd=tmp_path)
-    refused = subprocess.run([bare / "txcoord", "serve"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    refused = subprocess.run(
+        [bare / "txcoord", "serve"], cwd=tmp_path, env=INSTALLED, capture_output=True, text=True, check=False
+    )
     assert refused.returncode == 2
     assert "pip install 'txcoord[server]'" in refused.stderr
 
