@@ -14,10 +14,9 @@ settings.load_profile("patient")
 pytest_plugins = ["tests.servers.fixtures", "tests.report"]
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started: not each has to compile us anew
-compiled.use()
+_not_compiled = compiled.use()
 
 
 def pytest_report_header() -> str:
     """Which code the processes run that tests start."""
-    reason = compiled.state()
-    return f"processes run {f'the sources, nothing compiled: {reason}' if reason else 'compiled'}"
+    return f"processes run the sources, nothing compiled: {_not_compiled}" if _not_compiled else "processes run compiled"

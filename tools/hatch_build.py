@@ -44,8 +44,6 @@ class CompileHook(BuildHookInterface[Any]):
             return
         stage = Path(self.root, "build", "mypyc")
         modules = self._copied(stage)
-        for old in stage.rglob("*.so"):
-            old.unlink()
         command = [sys.executable, "-c", _COMPILE, *modules]
         done = subprocess.run(command, cwd=stage, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -58,13 +56,9 @@ class CompileHook(BuildHookInterface[Any]):
 
     def _copied(self, stage: Path) -> list[str]:
         """Lay the packages side by side, as a wheel does; returns the files to be compiled."""
-        chosen = {path for pattern in self.config["modules"] for path in Path(self.root).glob(pattern)}
-        modules = []
+        root = Path(self.root)
+        shutil.rmtree(stage, ignore_errors=True)
         for package in map(Path, self.build_config.packages):
-            shutil.copytree(Path(self.root, package), stage / package.name, dirs_exist_ok=True)
-            modules += [
-                str(path.relative_to(Path(self.root, package.parent)))
-                for path in chosen
-                if package in path.relative_to(self.root).parents
-            ]
-        return sorted(modules)
+            shutil.copytree(root / package, stage / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        chosen = {path for pattern in self.config["modules"] for path in root.glob(pattern)}
+        return sorted(str(Path(*path.relative_to(root).parts[1:])) for path in chosen)

@@ -19,6 +19,11 @@ from tests.servers.running import running
 from tests.servers.server import Absence, Server, ServerName, UnavailableError
 
 
+def in_ci() -> bool:
+    """Whether what is missing here makes the tests fail."""
+    return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
 class FreshUrl(Protocol):
     """Makes a database that is dropped when the test ends."""
 
@@ -46,8 +51,7 @@ class _Ledger:
 
     def failures(self) -> list[UnavailableError]:
         """What makes this session fail."""
-        in_ci = os.environ.get("CI", "").lower() in {"1", "true"}
-        return [each for each in self.unavailable if in_ci and each.absence is Absence.MISSING]
+        return [each for each in self.unavailable if in_ci() and each.absence is Absence.MISSING]
 
 
 _LEDGER = pytest.StashKey[_Ledger]()
