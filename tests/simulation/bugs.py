@@ -18,7 +18,7 @@ from txcoord_sdk.fence import fence, retention
 from txcoord_server.domain.answers import OK, LockState, Ticket
 from txcoord_server.domain.settlement import Settler
 from txcoord_server.domain.transactions import Transactions
-from txcoord_server.engine.engine import Engine
+from txcoord_server.engine.loops import Loops
 from txcoord_server.store import sqlite as sqlite_module
 
 from tests.simulation.run import Outcome, simulate
@@ -68,19 +68,19 @@ def no_compare_and_set() -> Iterator[None]:
 @contextmanager
 def reload_after_publishing() -> Iterator[None]:
     """A node serves under its new epoch before it has read what is there."""
-    load = Engine.load
+    load = Loops.load
 
-    async def late(engine: Engine) -> None:
+    async def late(loops: Loops) -> None:
         async def load_later() -> None:
             await asyncio.sleep(0.5)
-            await load(engine)
-            for transaction in list(engine.ledger.by_xid.values()):
+            await load(loops)
+            for transaction in list(loops._engine.ledger.by_xid.values()):
                 if transaction.decision is not None:
-                    engine.dispatcher.dispatch(transaction)
+                    loops._engine.dispatcher.dispatch(transaction)
 
-        engine.loading = asyncio.ensure_future(load_later())  # type: ignore[attr-defined]
+        loops.loading = asyncio.ensure_future(load_later())  # type: ignore[attr-defined]
 
-    with _patched(Engine, "load", late):
+    with _patched(Loops, "load", late):
         yield
 
 

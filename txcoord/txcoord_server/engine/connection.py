@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from txcoord_server.domain.answers import OK, SETTLED, Answer, Begun, Refused, Reported
+from txcoord_server.domain.answers import OK, SETTLED, Answer, Begun, Reported
 from txcoord_server.domain.session import Branch, Transaction
 
 MAX_QUEUED = 50_000
@@ -40,44 +40,6 @@ class Principal:
     def covers(self, resource: str) -> bool:
         """Whether one of its patterns matches `resource`."""
         return any(fnmatchcase(resource, pattern) for pattern in self.resources)
-
-
-class Call:
-    """Somebody who waits for one answer: a unary call, or who asks for a group commit.
-
-    Args:
-        calls: Those of an engine that have not been answered; it joins them.
-        principal: Who is at the other end; None: the coordinator itself.
-    """
-
-    def __init__(self, calls: dict[Call, None], principal: Principal | None = None) -> None:
-        self._calls = calls
-        self._principal = principal
-        self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        calls[self] = None
-
-    def may(self, resource: str) -> bool:
-        """Whether the principal may register for `resource` and settle it."""
-        return self._principal is not None and self._principal.covers(resource)
-
-    def answer(self, request_id: int, answer: Answer) -> None:
-        """Take the answer."""
-        if not self._answer.done():
-            self._answer.set_result(answer)
-
-    async def result(self) -> Answer:
-        """The answer.
-
-        Raises:
-            TxcoordError: It is a refusal, or the engine ended before there was one.
-        """
-        try:
-            answer = await self._answer
-        finally:
-            self._calls.pop(self, None)
-        if isinstance(answer, Refused):
-            raise answer.error
-        return answer
 
 
 class Work:
@@ -128,7 +90,8 @@ class Connection:
         self._queued = 0
         self._weight = 0
         self._bytes = 0
-        self._wake = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set while something is queued, and when the stream is to end."""
 
     def may(self, resource: str) -> bool:
         """Whether the principal may register for `resource` and settle it."""
@@ -171,7 +134,7 @@ class Connection:
     def _added(self) -> None:
         self._queued += 1
         if self._queued == 1:
-            self._wake.set()
+            self.ready.set()
         elif self._queued + self._weight > MAX_QUEUED:
             self._forget()
             self.overflowed.set()
@@ -179,19 +142,21 @@ class Connection:
 
     def _forget(self) -> None:
         self._outgoing, self._queued, self._weight, self._bytes = Outgoing(), 0, 0, 0
+        if not self.closed:
+            self.ready.clear()
 
     def close(self) -> None:
         """End it: the writer stops once it has seen this."""
         self.closed = True
-        self._wake.set()
+        self.ready.set()
 
-    async def take(self, cap: int) -> Outgoing | None:
-        """What to send next, at most `cap` of each kind (0: any number) and MAX_BYTES of commands; None: the stream ends."""
-        while not self._queued:
-            if self.closed:
-                return None
-            self._wake.clear()
-            await self._wake.wait()
+    def take(self, cap: int) -> Outgoing | None:
+        """Once it is ready: what to send next, at most `cap` of each kind (0: any number) and MAX_BYTES of commands.
+
+        None: the stream ends.
+        """
+        if not self._queued:
+            return None
         out = self._outgoing
         if self._bytes <= MAX_BYTES and (not cap or self._queued <= cap):
             self._forget()
@@ -210,6 +175,8 @@ class Connection:
         self._queued = sum(len(column) for column in columns) - len(out.begun_xids) + len(out.commands)
         self._weight = _EVENT * len(out.events)
         self._bytes -= sum(work.size for work in commands)
+        if not self._queued:
+            self._forget()
         return part
 
     def _fitting(self, cap: int) -> list[Work]:

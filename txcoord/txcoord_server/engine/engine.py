@@ -1,8 +1,9 @@
-"""The one loop of a leader: requests step the domain, effects gather into group commits, answers follow them.
+"""What a leader keeps in memory: requests step the domain, effects gather into group commits, answers follow them.
 
-All state belongs to one event loop, so requests of one XID are in order by construction. While one group is being written the
-next gathers; nothing durable is told before its commit has returned. What nobody waits for (reports, acknowledgements of second
-phases) rides with the next group that somebody does wait for, at most `lazy` later.
+Nothing here waits: `loops` writes the groups and watches the time. All state belongs to one event loop, so requests of one XID
+are in order by construction. While one group is being written the next gathers; nothing durable is told before its commit has
+returned. What nobody waits for (reports, acknowledgements of second phases) rides with the next group that somebody does wait
+for, at most `lazy` later.
 
 An engine lives for one epoch. When it cannot prove that it still leads, it is thrown away with everything in its memory.
 """
@@ -11,28 +12,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
-from txcoord_proto.errors import NotLeaderError, StoreUnavailableError, TxcoordError
+from txcoord_proto.errors import NotLeaderError, StoreUnavailableError
 from txcoord_proto.status import CommandResult, Reason
 from txcoord_proto.xid import is_xid
 
 from txcoord_server.domain.absent import History, answer_absent
-from txcoord_server.domain.answers import OK, Recipient, Refused
+from txcoord_server.domain.answers import OK, Answer, Recipient, Refused
 from txcoord_server.domain.effects import Effects, StoredOutcome
 from txcoord_server.domain.limits import Limits
 from txcoord_server.domain.operator import Operator
 from txcoord_server.domain.session import Branch, Transaction
 from txcoord_server.domain.transactions import Transactions
 from txcoord_server.domain.transitions import ENDED_BRANCH, FINAL
-from txcoord_server.engine.connection import Call, Connection, Principal
+from txcoord_server.engine.call import Call
+from txcoord_server.engine.connection import Connection, Principal
 from txcoord_server.engine.counters import Counters
 from txcoord_server.engine.dispatcher import DispatchConfig, Dispatcher
 from txcoord_server.engine.inspection import Inspection
 from txcoord_server.engine.ports import Clock, Rng
 from txcoord_server.engine.retention import Retention, RetentionConfig
-from txcoord_server.engine.rows import RowBuilder, restore
+from txcoord_server.engine.rows import RowBuilder
 from txcoord_server.engine.storage import BRANCH_ID_RESERVE, GroupWrite, Lease, Store
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class Engine:
 
     Args:
         config: What it is told.
-        store: Where it writes.
+        store: Where its groups are written; asked here for what is finished.
         lease: What its takeover granted.
         history: Epochs that the store knows.
         clock, rng: Time and chance.
@@ -101,22 +103,22 @@ class Engine:
         self.commit_seq = lease.commit_seq
         self.trouble = ""
         """Why the store cannot be written to at the moment; empty: all is well."""
-        self._store = store
+        self.retention = Retention(config.retention, history, lease.epoch)
+        self.wanted = asyncio.Event()
+        """Set when somebody waits for a group commit."""
+        self.room = asyncio.Event()
+        """Set unless the next group commit has gathered too much: with a store that takes none, memory must not grow."""
+        self.room.set()
+        self.stopping = False
         self._clock = clock
         self._base = lease.now - int(clock.monotonic() * 1000)
         self.time = lease.now
         """See `now`."""
-        self._retention = Retention(config.retention, history, lease.epoch)
-        self._rows = RowBuilder(config.group, self._retention)
+        self._rows = RowBuilder(config.group, self.retention)
         self._branch_ids = lease.branch_ids
         self._branch_ids_end = lease.branch_ids_end
-        self._wanted = asyncio.Event()
-        self._taken = asyncio.Event()
         self._lazy: asyncio.TimerHandle | None = None
-        self._last_commit = clock.monotonic()
         self._begun_before = counters.begun
-        self._writing_since: float | None = None
-        self._stopping = False
         self._over = False
         self._defect: Exception | None = None
 
@@ -128,16 +130,6 @@ class Engine:
     def now(self) -> int:
         """Milliseconds since 1970 by the store's clock, as it was at the takeover and counted on from there."""
         return self.time
-
-    # ------------------------------------------------------------ loading
-
-    async def load(self) -> None:
-        """Read what is not finished; only then requests may come."""
-        async for rows, branches in self._store.unfinished():
-            for transaction in restore(self.ledger.account, rows, branches, self.lease.outage):
-                self.transactions.reenter(transaction)
-                if transaction.decision is not None:
-                    self.dispatcher.look_for_overdue(transaction)
 
     # ------------------------------------------------------------ connections
 
@@ -207,12 +199,12 @@ class Engine:
 
     # ------------------------------------------------------------ questions
 
-    async def fence(self) -> None:
-        """Return after a group commit that began after this call: what was read before it is the truth."""
+    def fence(self) -> Awaitable[Answer]:
+        """Ends after a group commit that began after this call: what was read before it is the truth."""
         call = self.call()
         self.ledger.answer((call, 0), OK)
         self.flush()
-        await call.result()
+        return call.result()
 
     # ------------------------------------------------------------ group commit
 
@@ -220,132 +212,60 @@ class Engine:
         """Called after each batch of requests: start a group commit if somebody waits for one."""
         effects = self.ledger.effects
         if effects.durable:
-            self._wanted.set()
+            self.wanted.set()
         elif self._lazy is None and effects:
             self._lazy = asyncio.get_running_loop().call_later(self.config.lazy / 1000, self._lazy_due)
+        if self._crowded and not self._over:
+            self.room.clear()
 
     @property
     def _crowded(self) -> bool:
         effects = self.ledger.effects
         return len(effects.answers) + effects.asked > MOST_GATHERED
 
-    async def room(self) -> None:
-        """Wait while the next group commit has gathered too much: with a store that takes none, memory must not grow."""
-        while self._crowded and not self._over:
-            self._taken.clear()
-            await self._taken.wait()
-
     def _lazy_due(self) -> None:
         self._lazy = None
         self.ledger.effects.durable = True
-        self._wanted.set()
-
-    async def run(self) -> None:
-        """Lead until fenced.
-
-        Raises:
-            FencedError: Another node leads.
-            UnknownCommitError: Whether the last group was written is not known.
-            StoreUnavailableError: It is to stop, and the store takes nothing any more.
-            Exception: A defect; what is in memory is not to be trusted.
-        """
-        for transaction in list(self.ledger.by_xid.values()):
-            if transaction.decision is not None:
-                self.dispatcher.dispatch(transaction)
-        tasks = [asyncio.ensure_future(loop()) for loop in (self._commit_loop, self._tick_loop, self._sweep_loop)]
-        try:
-            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _commit_loop(self) -> None:
-        while not self._stopping:
-            await self._wanted.wait()
-            self._wanted.clear()
-            while self.ledger.effects.durable:
-                await self._commit_group()
+        self.wanted.set()
 
     def stop(self) -> None:
-        """Write what is left, then end `run`."""
-        self._stopping = True
+        """What is left is written, then the leader's loops end."""
+        self.stopping = True
         self.ledger.effects.durable = True
-        self._wanted.set()
+        self.wanted.set()
 
     def abandon(self) -> None:
         """It leads no more: nobody is left waiting for an answer that will not come."""
         self._over = True
-        self._taken.set()
+        self.room.set()
         for call in list(self.calls):
             call.answer(0, Refused(_over()))
 
     def fail(self, defect: Exception) -> None:
-        """A step ended half-way, which no input may bring about: nothing more is written from this memory, and `run` raises."""
+        """A step ended half-way, which no input may bring about: nothing more is written from this memory."""
         self._defect = defect
         self.ledger.effects.durable = True
-        self._wanted.set()
+        self.wanted.set()
 
-    async def _commit_group(self) -> None:
+    def next_group(self) -> tuple[Effects, GroupWrite]:
+        """Take what has gathered, and the rows of it.
+
+        Raises:
+            Exception: The defect because of which nothing more may be written.
+        """
         if self._defect is not None:
             raise self._defect
         if self._lazy is not None:
             self._lazy.cancel()
             self._lazy = None
         effects = self.ledger.take_effects()
-        self._taken.set()
-        write = self._write(effects)
-        started = self._clock.monotonic()
-        found = await self._persist(write)
-        self._last_commit = self._clock.monotonic()
+        self.room.set()
+        return effects, self._write(effects)
+
+    def committed(self, effects: Effects, write: GroupWrite, found: dict[str, StoredOutcome]) -> None:
+        """The group is durable: tell everybody, start second phases."""
         self.commit_seq = write.commit_seq
         self._branch_ids_end = max(self._branch_ids_end, write.branch_ids)
-        self.counters.committed(write, self._last_commit - started)
-        self._publish(effects, found)
-
-    def _write(self, effects: Effects) -> GroupWrite:
-        ids_end = self._branch_ids_end
-        if ids_end - self._branch_ids < BRANCH_ID_RESERVE // 2:
-            ids_end += BRANCH_ID_RESERVE
-        write = GroupWrite(self.lease.epoch, self.commit_seq + 1, ids_end, len(effects.answers))
-        self._rows.fill(write, effects)
-        self._retention.observe(self.now(), self.transactions.sequence)
-        self._retention.fill(write)
-        write.audit = effects.audit
-        for question in effects.absent:
-            write.asked += [xid for xid in question.xids if xid not in self.ledger.by_xid and is_xid(xid)]
-        return write
-
-    async def _persist(self, write: GroupWrite) -> dict[str, StoredOutcome]:
-        """Write the group; a store that certainly did not take it is asked again until it does."""
-        delay = 0.05
-        while True:
-            self._writing_since = self._clock.monotonic()
-            try:
-                found = await self._store.commit(write)
-            except StoreUnavailableError as error:
-                self._writing_since = None
-                self.counters.store_failures += 1
-                if self._stopping:
-                    raise
-                self._troubled(str(error))
-                await asyncio.sleep(delay)
-                delay = min(1.0, delay * 2)
-            else:
-                self._writing_since = None
-                if self.trouble:
-                    log.warning("the store takes commits again")
-                    self.trouble = ""
-                return found
-
-    def _troubled(self, what: str) -> None:
-        if not self.trouble:
-            log.error("the store takes no commits, nothing durable is answered: %s", what)
-        self.trouble = what
-
-    def _publish(self, effects: Effects, found: dict[str, StoredOutcome]) -> None:
-        """The group is durable: tell everybody, start second phases."""
         self.look_at_clock()
         for ticket, answer in effects.answers:
             ticket[0].answer(ticket[1], answer)
@@ -365,28 +285,45 @@ class Engine:
             if transaction.stored_status in FINAL:
                 transaction.branches.clear()  # they refer to each other: now both go without the collector
 
+    def _write(self, effects: Effects) -> GroupWrite:
+        ids_end = self._branch_ids_end
+        if ids_end - self._branch_ids < BRANCH_ID_RESERVE // 2:
+            ids_end += BRANCH_ID_RESERVE
+        write = GroupWrite(self.lease.epoch, self.commit_seq + 1, ids_end, len(effects.answers))
+        self._rows.fill(write, effects)
+        self.retention.observe(self.now(), self.transactions.sequence)
+        self.retention.fill(write)
+        write.audit = effects.audit
+        for question in effects.absent:
+            write.asked += [xid for xid in question.xids if xid not in self.ledger.by_xid and is_xid(xid)]
+        return write
+
+    def troubled(self, what: str) -> None:
+        """The store takes no commits."""
+        if not self.trouble:
+            log.error("the store takes no commits, nothing durable is answered: %s", what)
+        self.trouble = what
+
+    def relieved(self) -> None:
+        """The store takes commits."""
+        if self.trouble:
+            log.warning("the store takes commits again")
+            self.trouble = ""
+
     # ------------------------------------------------------------ time
 
-    async def _tick_loop(self) -> None:
-        heartbeat, slow = self.config.lease_ttl / 4000, self.config.lease_ttl / 1000
-        while True:
-            await asyncio.sleep(self.config.tick / 1000)
-            if self._writing_since is not None and self._clock.monotonic() - self._writing_since >= slow:
-                self._troubled(f"a commit has not returned for {slow:g} s")
-            self.transactions.tick(self.look_at_clock())
-            self.dispatcher.tick()
-            self.counters.begun = self._begun_before + self.transactions.sequence
-            if self._clock.monotonic() - self._last_commit >= heartbeat:
-                self.ledger.effects.durable = True
-            self.flush()
+    def tick(self, heartbeat: bool) -> None:
+        """Bring the timers up to date.
 
-    async def _sweep_loop(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            try:
-                await self._retention.sweep(self._store, self.now())
-            except TxcoordError as error:
-                log.warning("retention cannot look into the store, it will try again: %s", error)
+        Args:
+            heartbeat: The lease has to be renewed by a group commit, be there anything to write or not.
+        """
+        self.transactions.tick(self.look_at_clock())
+        self.dispatcher.tick()
+        self.counters.begun = self._begun_before + self.transactions.sequence
+        if heartbeat:
+            self.ledger.effects.durable = True
+        self.flush()
 
 
 def _log_unasked(decided: Sequence[Transaction]) -> None:

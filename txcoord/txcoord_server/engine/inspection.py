@@ -75,7 +75,7 @@ class Inspection:
     """
 
     def __init__(
-        self, ledger: Ledger, dispatcher: Dispatcher, history: History, store: Store, fence: Callable[[], Awaitable[None]]
+        self, ledger: Ledger, dispatcher: Dispatcher, history: History, store: Store, fence: Callable[[], Awaitable[object]]
     ) -> None:
         self._ledger = ledger
         self._dispatcher = dispatcher

@@ -19,6 +19,7 @@ from txcoord_proto.errors import NotLeaderError, NotReadyError, StoreUnavailable
 from txcoord_server.domain.absent import History
 from txcoord_server.engine.counters import Counters
 from txcoord_server.engine.engine import Engine, EngineConfig
+from txcoord_server.engine.loops import Loops
 from txcoord_server.engine.ports import Clock, Rng
 from txcoord_server.engine.storage import FencedError, GroupState, Lease, Store, StoreBusyError, UnknownCommitError
 
@@ -177,8 +178,9 @@ class Node:
         try:
             history = History(self.config.group, await self._store.epochs())
             engine = Engine(self.config, self._store, lease, history, self._clock, self._rng, self.counters)
+            loops = Loops(engine, self._store, self._clock)
             with self._around_load():
-                await engine.load()
+                await loops.load()
         except Exception as error:
             self._unwell("loading failed", error)
             await self._rest()
@@ -191,7 +193,7 @@ class Node:
         self.health = ""
         self.placed.set()
         try:
-            await engine.run()
+            await loops.run()
             return False
         except FencedError as error:
             self.counters.fenced += 1

@@ -12,7 +12,7 @@ from txcoord_proto.errors import ClientTooSlowError, InvalidArgumentError, Txcoo
 from txcoord_proto.status import Decision, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
-from txcoord_server.domain.answers import LockState, Registered, Settlements
+from txcoord_server.domain.answers import LockState, Refused, Registered, Settlements
 from txcoord_server.engine.connection import Connection, Principal
 from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node
@@ -45,19 +45,17 @@ class CoordinatorService:
 
     async def session(self, batches: AsyncIterator[pb.ClientBatch], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """`Session`."""
-        session = Session(self._node, self._authenticator, self._cap, self._spawn)
+        session = Session(self._node, self._authenticator, self._cap, self._answer_later)
         try:
             first = await anext(batches, None)
             if first is None:
                 return
-            session.open(first)
+            connection = session.open(first)
         except TxcoordError as error:
             await context.write(pb.ServerBatch(events=[pb.Event(id=0, error=convert.error(error))]))
             await abort(context, error)
-        connection = session.connection
-        assert connection is not None
         reading = asyncio.ensure_future(self._read(session, connection, batches))
-        writing = asyncio.ensure_future(self._write(session, context))
+        writing = asyncio.ensure_future(self._write(session, connection, context))
         overflowed = asyncio.ensure_future(connection.overflowed.wait())
         try:
             await asyncio.wait((writing, overflowed), return_when=asyncio.FIRST_COMPLETED)
@@ -77,23 +75,26 @@ class CoordinatorService:
             session.close()
 
     @staticmethod
-    async def _write(session: Session, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        while (batch := await session.next_batch()) is not None:
+    async def _write(session: Session, connection: Connection, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await connection.ready.wait()
+        while (batch := session.next_batch()) is not None:
             await context.write(batch)
+            await connection.ready.wait()
 
     @staticmethod
     async def _read(session: Session, connection: Connection, batches: AsyncIterator[pb.ClientBatch]) -> None:
         try:
             async for batch in batches:
-                await session.room()
+                while not session.room.is_set():
+                    await session.room.wait()
                 if connection.closed:
                     return
                 session.receive(batch)
         finally:
             connection.close()
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _answer_later(self, connection: Connection, request_id: int, question: Awaitable[object]) -> None:
+        task = asyncio.ensure_future(_answer(connection, request_id, question))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -184,3 +185,10 @@ class CoordinatorService:
         """`AllocateBranchIds`."""
         first, count = engine.grant_branch_ids(checked_count(m.count))
         return pb.BranchIdBlock(first=first, count=count)
+
+
+async def _answer(connection: Connection, request_id: int, question: Awaitable[object]) -> None:
+    try:
+        connection.reply(request_id, await question)
+    except TxcoordError as error:
+        connection.answer(request_id, Refused(error))

@@ -6,9 +6,10 @@ engine; answers come back through the connection's queue.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from txcoord_proto.errors import (
@@ -45,14 +46,20 @@ class Session:
         node: Whose engine serves it.
         authenticator: Says who is calling.
         batch_cap: Messages in one batch to the client; 0: any number.
-        spawn: Runs a coroutine beside the stream, for the rare questions that read the store.
+        answer_later: Waits beside the stream for what answers a request, and tells it: for the rare ones that read the store.
     """
 
-    def __init__(self, node: Node, authenticator: Authenticator, batch_cap: int, spawn: Callable[[Any], object]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        authenticator: Authenticator,
+        batch_cap: int,
+        answer_later: Callable[[Connection, int, Awaitable[object]], None],
+    ) -> None:
         self._node = node
         self._authenticator = authenticator
         self._cap = batch_cap
-        self._spawn = spawn
+        self._answer_later = answer_later
         self.connection: Connection | None = None
         self._engine: Engine | None = None
         self._handlers: dict[str, Callable[[int, Any], None]] = {
@@ -114,10 +121,10 @@ class Session:
         self.receive(first)
         return connection
 
-    async def room(self) -> None:
-        """Wait until a batch may be taken; meanwhile nothing is read, so that the client has to wait too."""
-        assert self._engine is not None
-        await self._engine.room()
+    @property
+    def room(self) -> asyncio.Event:
+        """Set while a batch may be taken; until then nothing is to be read, so that the client has to wait too."""
+        return self._open[0].room
 
     def receive(self, batch: pb.ClientBatch) -> None:
         """Take a batch of requests."""
@@ -149,14 +156,11 @@ class Session:
                 return
         engine.flush()
 
-    async def next_batch(self) -> pb.ServerBatch | None:
-        """What goes to the client next; None: the stream ends."""
-        assert self.connection is not None
-        assert self._engine is not None
-        outgoing = await self.connection.take(self._cap)
-        if outgoing is None:
-            return None
-        return convert.batch(self._engine.lease.epoch, self._engine.commit_seq, outgoing)
+    def next_batch(self) -> pb.ServerBatch | None:
+        """What goes to the client next, once the connection is ready; None: the stream ends."""
+        engine, connection = self._open
+        outgoing = connection.take(self._cap)
+        return None if outgoing is None else convert.batch(engine.lease.epoch, engine.commit_seq, outgoing)
 
     def close(self) -> None:
         """The stream has ended."""
@@ -207,14 +211,8 @@ class Session:
         engine.transactions.rollback_only((connection, request_id), m.xid, engine.now(), m.reason)
 
     def _status(self, request_id: int, m: pb.StatusRequest) -> None:
-        self._spawn(self._tell_status(request_id, m.xid, m.key))
-
-    async def _tell_status(self, request_id: int, xid: str, key: str) -> None:
         engine, connection = self._open
-        try:
-            connection.reply(request_id, await engine.inspection.status(xid, key))
-        except TxcoordError as error:
-            connection.answer(request_id, Refused(error))
+        self._answer_later(connection, request_id, engine.inspection.status(m.xid, m.key))
 
     def _lock_query(self, request_id: int, m: pb.LockQuery) -> None:
         engine, connection = self._open
