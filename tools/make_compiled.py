@@ -32,7 +32,7 @@ def main(directory: Path) -> None:
     if lacking := missing():
         print(f"nothing is compiled, the coordinator is slower: there is no {lacking}", flush=True)
         return
-    print(f"compiling what every request passes through into {directory}", flush=True)
+    print(f"compiling the coordinator into {directory}", flush=True)
     os.environ["TXCOORD_COMPILE"] = "1"
     with tempfile.TemporaryDirectory() as made:
         run("wheel (a minute or two)", sys.executable, "-m", "build", "-w", "-n", "-o", made, ".")

@@ -18,7 +18,7 @@ from txcoord_sdk.fence import fence, retention
 from txcoord_server.domain.answers import OK, LockState, Ticket
 from txcoord_server.domain.settlement import Settler
 from txcoord_server.domain.transactions import Transactions
-from txcoord_server.engine.loops import Loops
+from txcoord_server.engine.leadership import Leadership
 from txcoord_server.store import sqlite as sqlite_module
 
 from tests.simulation.run import Outcome, simulate
@@ -68,19 +68,19 @@ def no_compare_and_set() -> Iterator[None]:
 @contextmanager
 def reload_after_publishing() -> Iterator[None]:
     """A node serves under its new epoch before it has read what is there."""
-    load = Loops.load
+    load = Leadership.load
 
-    async def late(loops: Loops) -> None:
+    async def late(leadership: Leadership) -> None:
         async def load_later() -> None:
             await asyncio.sleep(0.5)
-            await load(loops)
-            for transaction in list(loops._engine.ledger.by_xid.values()):
+            await load(leadership)
+            for transaction in list(leadership._engine.ledger.by_xid.values()):
                 if transaction.decision is not None:
-                    loops._engine.dispatcher.dispatch(transaction)
+                    leadership._engine.dispatcher.dispatch(transaction)
 
-        loops.loading = asyncio.ensure_future(load_later())  # type: ignore[attr-defined]
+        leadership.loading = asyncio.ensure_future(load_later())  # type: ignore[attr-defined]
 
-    with _patched(Loops, "load", late):
+    with _patched(Leadership, "load", late):
         yield
 
 

@@ -12,6 +12,7 @@ from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_proto.xid import Xid
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
+from tests.integration.server.desk import Desk
 from tests.integration.server.stream import Stream
 from tests.integration.server.stub import STOCK, Stub
 from tests.integration.server.test_leadership import leads
@@ -183,3 +184,16 @@ def test_no_branch_id_is_granted_twice_over_restarts_and_takeovers(tmp_path: obj
     granted.sort(key=lambda block: block.start)
     assert all(a.stop <= b.start for a, b in pairwise(granted))
     assert granted[0].start > 0
+
+
+def test_what_is_refused_behind_the_hello_leaves_nobody_connected(coordinator: CoordinatorProcess) -> None:
+    hello = pb.Hello(protocol_min=1, protocol_max=1, service="odd", resources=["odd:action@1"])
+    with Desk(coordinator.address) as desk, Stream(coordinator.address, greet=False) as stream:
+        stream.write(pb.ClientBatch(requests=[pb.Request(id=1, hello=hello)], done_xids=["x"]))
+        assert stream.end() is not grpc.StatusCode.OK
+        wait_until(lambda: "odd:action@1" not in served(desk), what="the end of its session")
+
+
+def served(desk: Desk) -> list[str]:
+    """Resources that somebody serves."""
+    return [r.resource for r in desk.overview().resources if r.sessions]

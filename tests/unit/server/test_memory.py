@@ -30,7 +30,7 @@ async def test_finished_transactions_leave_nothing_behind(node: Node) -> None:
             await (driver.commit(xid) if n % 2 else driver.rollback(xid))
             for branch in (driver.branch - 1, driver.branch):
                 node.engine.done(connection, xid, branch)
-        connection.take(0)
+        assert connection.take(0) is not None, "commands"
         await node.engine.fence()
         await node.engine.fence()
         assert kept() - before <= 3, "the last one may still be in somebody's hands"

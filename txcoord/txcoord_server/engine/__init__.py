@@ -1,1 +1,1 @@
-"""The one loop: requests, domain, group commit, answers; and who leads."""
+"""Requests step the domain, group commits make it durable, answers follow; and who leads."""

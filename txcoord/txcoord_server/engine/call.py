@@ -1,4 +1,4 @@
-"""One answer that somebody waits for outside a stream."""
+"""One answer that somebody waits for, where it does not go into a stream."""
 
 from __future__ import annotations
 

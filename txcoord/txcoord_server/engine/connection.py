@@ -90,7 +90,7 @@ class Connection:
         self._queued = 0
         self._weight = 0
         self._bytes = 0
-        self.ready = asyncio.Event()
+        self.sendable = asyncio.Event()
         """Set while something is queued, and when the stream is to end."""
 
     def may(self, resource: str) -> bool:
@@ -134,7 +134,7 @@ class Connection:
     def _added(self) -> None:
         self._queued += 1
         if self._queued == 1:
-            self.ready.set()
+            self.sendable.set()
         elif self._queued + self._weight > MAX_QUEUED:
             self._forget()
             self.overflowed.set()
@@ -143,19 +143,20 @@ class Connection:
     def _forget(self) -> None:
         self._outgoing, self._queued, self._weight, self._bytes = Outgoing(), 0, 0, 0
         if not self.closed:
-            self.ready.clear()
+            self.sendable.clear()
 
     def close(self) -> None:
         """End it: the writer stops once it has seen this."""
         self.closed = True
-        self.ready.set()
+        self.sendable.set()
 
     def take(self, cap: int) -> Outgoing | None:
-        """Once it is ready: what to send next, at most `cap` of each kind (0: any number) and MAX_BYTES of commands.
+        """Once it is sendable: what to send next, at most `cap` of each kind (0: any number) and MAX_BYTES of commands.
 
         None: the stream ends.
         """
         if not self._queued:
+            assert self.closed, "or a stream would end that is not to end"
             return None
         out = self._outgoing
         if self._bytes <= MAX_BYTES and (not cap or self._queued <= cap):

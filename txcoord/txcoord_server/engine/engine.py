@@ -1,9 +1,9 @@
 """What a leader keeps in memory: requests step the domain, effects gather into group commits, answers follow them.
 
-Nothing here waits: `loops` writes the groups and watches the time. All state belongs to one event loop, so requests of one XID
-are in order by construction. While one group is being written the next gathers; nothing durable is told before its commit has
-returned. What nobody waits for (reports, acknowledgements of second phases) rides with the next group that somebody does wait
-for, at most `lazy` later.
+Nothing here waits: `leadership` writes the groups and says when time has passed. All state belongs to one event loop, so requests
+of one XID are in order by construction. While one group is being written the next gathers; nothing durable is told before its
+commit has returned. What nobody waits for (reports, acknowledgements of second phases) rides with the next group that somebody
+does wait for, at most `lazy` later.
 
 An engine lives for one epoch. When it cannot prove that it still leads, it is thrown away with everything in its memory.
 """
@@ -312,18 +312,11 @@ class Engine:
 
     # ------------------------------------------------------------ time
 
-    def tick(self, heartbeat: bool) -> None:
-        """Bring the timers up to date.
-
-        Args:
-            heartbeat: The lease has to be renewed by a group commit, be there anything to write or not.
-        """
+    def tick(self) -> None:
+        """Bring the timers up to date; `flush` follows."""
         self.transactions.tick(self.look_at_clock())
         self.dispatcher.tick()
         self.counters.begun = self._begun_before + self.transactions.sequence
-        if heartbeat:
-            self.ledger.effects.durable = True
-        self.flush()
 
 
 def _log_unasked(decided: Sequence[Transaction]) -> None:

@@ -19,7 +19,7 @@ from txcoord_proto.errors import NotLeaderError, NotReadyError, StoreUnavailable
 from txcoord_server.domain.absent import History
 from txcoord_server.engine.counters import Counters
 from txcoord_server.engine.engine import Engine, EngineConfig
-from txcoord_server.engine.loops import Loops
+from txcoord_server.engine.leadership import Leadership
 from txcoord_server.engine.ports import Clock, Rng
 from txcoord_server.engine.storage import FencedError, GroupState, Lease, Store, StoreBusyError, UnknownCommitError
 
@@ -178,9 +178,9 @@ class Node:
         try:
             history = History(self.config.group, await self._store.epochs())
             engine = Engine(self.config, self._store, lease, history, self._clock, self._rng, self.counters)
-            loops = Loops(engine, self._store, self._clock)
+            leadership = Leadership(engine, self._store, self._clock)
             with self._around_load():
-                await loops.load()
+                await leadership.load()
         except Exception as error:
             self._unwell("loading failed", error)
             await self._rest()
@@ -189,11 +189,14 @@ class Node:
             "%s leads group %s in epoch %d: %d unfinished transactions", self.name, self.config.group, lease.epoch,
             len(engine.ledger.by_xid),
         )  # fmt: skip
+        if self._stopping:
+            return False
         self.engine = engine
         self.health = ""
         self.placed.set()
+        pauses = _FIRST_PAUSE, _LONGEST_PAUSE
         try:
-            await loops.run()
+            await leadership.run()
             return False
         except FencedError as error:
             self.counters.fenced += 1
@@ -205,17 +208,14 @@ class Node:
         except UnknownCommitError as error:
             self.counters.unknown_commits += 1
             log.warning("the outcome of a commit is unknown, taking a new epoch: %s", error)
-            self.engine = None
-            await self._rest(0.0, 1.0)  # once costs no time; a store that fails again and again is given some
-            return True
+            pauses = 0.0, 1.0  # once costs no time; a store that fails again and again is given some
         except Exception:
             self.counters.defects += 1
             log.critical("a defect of txcoord: its memory is thrown away, the store is read anew in a new epoch", exc_info=True)
-            self.engine = None
-            await self._rest()
-            return True
         finally:
             self._end(engine)
+        await self._rest(*pauses)
+        return True
 
     async def _rest(self, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> None:
         """A pause before something that may fail again, longer each time, short again after a while without failure.

@@ -18,7 +18,7 @@ from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Node
 from txcoord_server.rpc import convert
 from txcoord_server.rpc.auth import Authenticator
-from txcoord_server.rpc.session import Session, checked_count, checked_xids, denied
+from txcoord_server.rpc.session import Session, checked_count, checked_xids, denied, internal
 from txcoord_server.rpc.status import abort
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class CoordinatorService:
                 return
             connection = session.open(first)
         except TxcoordError as error:
+            session.close()
             await context.write(pb.ServerBatch(events=[pb.Event(id=0, error=convert.error(error))]))
             await abort(context, error)
         reading = asyncio.ensure_future(self._read(session, connection, batches))
@@ -76,16 +77,16 @@ class CoordinatorService:
 
     @staticmethod
     async def _write(session: Session, connection: Connection, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await connection.ready.wait()
+        await connection.sendable.wait()
         while (batch := session.next_batch()) is not None:
             await context.write(batch)
-            await connection.ready.wait()
+            await connection.sendable.wait()
 
     @staticmethod
     async def _read(session: Session, connection: Connection, batches: AsyncIterator[pb.ClientBatch]) -> None:
         try:
             async for batch in batches:
-                while not session.room.is_set():
+                while not session.room.is_set():  # another stream may have filled it before this one went on
                     await session.room.wait()
                 if connection.closed:
                     return
@@ -93,8 +94,8 @@ class CoordinatorService:
         finally:
             connection.close()
 
-    def _answer_later(self, connection: Connection, request_id: int, question: Awaitable[object]) -> None:
-        task = asyncio.ensure_future(_answer(connection, request_id, question))
+    def _answer_later(self, engine: Engine, connection: Connection, request_id: int, question: Awaitable[object]) -> None:
+        task = asyncio.ensure_future(_tell(engine, connection, request_id, question))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -187,8 +188,11 @@ class CoordinatorService:
         return pb.BranchIdBlock(first=first, count=count)
 
 
-async def _answer(connection: Connection, request_id: int, question: Awaitable[object]) -> None:
+async def _tell(engine: Engine, connection: Connection, request_id: int, question: Awaitable[object]) -> None:
     try:
         connection.reply(request_id, await question)
     except TxcoordError as error:
         connection.answer(request_id, Refused(error))
+    except Exception as defect:
+        connection.answer(request_id, Refused(internal(defect)))
+        engine.fail(defect)

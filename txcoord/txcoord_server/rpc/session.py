@@ -46,7 +46,7 @@ class Session:
         node: Whose engine serves it.
         authenticator: Says who is calling.
         batch_cap: Messages in one batch to the client; 0: any number.
-        answer_later: Waits beside the stream for what answers a request, and tells it: for the rare ones that read the store.
+        answer_later: Awaits the answer to a rare request, one that reads the store, beside the stream, and queues it.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Session:
         node: Node,
         authenticator: Authenticator,
         batch_cap: int,
-        answer_later: Callable[[Connection, int, Awaitable[object]], None],
+        answer_later: Callable[[Engine, Connection, int, Awaitable[object]], None],
     ) -> None:
         self._node = node
         self._authenticator = authenticator
         self._cap = batch_cap
         self._answer_later = answer_later
-        self.connection: Connection | None = None
+        self._connection: Connection | None = None
         self._engine: Engine | None = None
         self._handlers: dict[str, Callable[[int, Any], None]] = {
             "begin": self._begin,
@@ -105,7 +105,7 @@ class Session:
         resources = self._checked(principal, hello.resources)
         first_id, count = engine.grant_branch_ids()
         self._engine = engine
-        self.connection = connection = Connection(principal, clean_text(hello.instance, MAX_INSTANCE))
+        self._connection = connection = Connection(principal, clean_text(hello.instance, MAX_INSTANCE))
         engine.attach(connection)
         welcome = pb.Welcome(
             protocol=PROTOCOL,
@@ -127,20 +127,25 @@ class Session:
         return self._open[0].room
 
     def receive(self, batch: pb.ClientBatch) -> None:
-        """Take a batch of requests."""
-        engine, connection = self._engine, self.connection
-        assert engine is not None
-        assert connection is not None
+        """Take a batch of requests.
+
+        Raises:
+            ProtocolError: It is none; nothing of it was done.
+            Exception: A defect, because of which the engine ends.
+        """
+        engine, connection = self._open
         if len(batch.reported_xids) != len(batch.reported_branches) or len(batch.done_xids) != len(batch.done_branches):
             raise ProtocolError("columns of one batch have different lengths: each XID stands beside its branch")
         transactions, now = engine.transactions, engine.look_at_clock()
         ticket = (connection, 0)
-        if batch.reported_xids:
+        try:
             for xid, branch_id in zip(batch.reported_xids, batch.reported_branches):
                 transactions.report(ticket, xid, branch_id, PhaseOne.DONE, "", now)
-        if batch.done_xids:
             for xid, branch_id in zip(batch.done_xids, batch.done_branches):
                 engine.done(connection, xid, branch_id)
+        except Exception as defect:
+            engine.fail(defect)
+            raise
         for request in batch.requests:
             kind = request.WhichOneof("body") or ""
             handler = self._handlers.get(kind)
@@ -164,8 +169,8 @@ class Session:
 
     def close(self) -> None:
         """The stream has ended."""
-        if self.connection is not None and self._engine is not None:
-            self._engine.detach(self.connection)
+        if self._connection is not None and self._engine is not None:
+            self._engine.detach(self._connection)
 
     # ------------------------------------------------------------ requests
 
@@ -212,7 +217,7 @@ class Session:
 
     def _status(self, request_id: int, m: pb.StatusRequest) -> None:
         engine, connection = self._open
-        self._answer_later(connection, request_id, engine.inspection.status(m.xid, m.key))
+        self._answer_later(engine, connection, request_id, engine.inspection.status(m.xid, m.key))
 
     def _lock_query(self, request_id: int, m: pb.LockQuery) -> None:
         engine, connection = self._open
@@ -249,8 +254,8 @@ class Session:
     @property
     def _open(self) -> tuple[Engine, Connection]:
         assert self._engine is not None
-        assert self.connection is not None
-        return self._engine, self.connection
+        assert self._connection is not None
+        return self._engine, self._connection
 
     @staticmethod
     def _checked(principal: Principal, names: Any, already: int = 0) -> list[str]:

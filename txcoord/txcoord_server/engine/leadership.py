@@ -1,4 +1,7 @@
-"""What a leader waits for: its store and the time. Group commits one after another, timers, and retention beside them."""
+"""What a leader waits for: its store and the time. Group commits one after another, timers, and retention beside them.
+
+The loops of one epoch end together: when the node is to stop, and when it cannot prove any more that it leads.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from txcoord_server.engine.storage import GroupWrite, Store
 log = logging.getLogger(__name__)
 
 
-class Loops:
-    """The loops of one epoch's leader.
+class Leadership:
+    """Of one epoch.
 
     Args:
         engine: Its memory.
@@ -68,8 +71,9 @@ class Loops:
         while not engine.stopping:
             await engine.wanted.wait()
             engine.wanted.clear()
-            while engine.ledger.effects.durable:
+            while engine.ledger.effects.durable and not engine.stopping:
                 await self._commit_group()
+        await self._commit_group()  # what had gathered by then; requests that come later are told that it leads no more
 
     async def _commit_group(self) -> None:
         effects, write = self._engine.next_group()
@@ -104,10 +108,12 @@ class Loops:
         heartbeat, slow = config.lease_ttl / 4000, config.lease_ttl / 1000
         while True:
             await asyncio.sleep(config.tick / 1000)
-            now = self._clock.monotonic()
-            if self._writing_since is not None and now - self._writing_since >= slow:
+            if self._writing_since is not None and self._clock.monotonic() - self._writing_since >= slow:
                 engine.troubled(f"a commit has not returned for {slow:g} s")
-            engine.tick(heartbeat=now - self._last_commit >= heartbeat)
+            engine.tick()
+            if self._clock.monotonic() - self._last_commit >= heartbeat:
+                engine.ledger.effects.durable = True
+            engine.flush()
 
     async def _sweep_loop(self) -> None:
         while True:
