@@ -257,7 +257,10 @@ class MysqlDialect(Dialect):
             if changed:
                 out += [_update(table, keys, columns, changed), _GUARD.format(len(changed))]
         for range in write.purge_ranges:
-            out += [statement.format(literal(range.first), literal(range.last)) for statement in sql.purge(range)]
+            out += [
+                statement.format(literal(range.first), literal(range.last), range.settled_before)
+                for statement in sql.purge(range)
+            ]
         if write.purge_xids:
             out += [f"DELETE FROM {t} WHERE xid IN {_list(write.purge_xids)}" for t in ("txc_global", "txc_branch")]
         for epoch, sequence in write.purged.items():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import psycopg
@@ -35,7 +35,9 @@ from txcoord_server.engine.storage import (
     UnknownCommitError,
 )
 from txcoord_server.store import schema, sql
+from txcoord_server.store.arrays import array, parameter
 from txcoord_server.store.dialect import Dialect
+from txcoord_server.store.pipeline import Parameters, Pipeline, rows
 
 T = TypeVar("T")
 
@@ -55,16 +57,18 @@ _PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin":
 them however large they grow, until the next ANALYZE."""
 
 _FENCE = """WITH fence AS (
-    UPDATE txc_group SET commit_seq = %s, branch_ids = %s, locked = %s,
+    UPDATE txc_group SET commit_seq = $1, branch_ids = $2, locked = $3,
     renewed_at = CAST(extract(epoch FROM clock_timestamp()) * 1000 AS int8)
-    WHERE name = %s AND epoch = %s AND commit_seq = %s RETURNING 1
+    WHERE name = $4 AND epoch = $5 AND commit_seq = $6 RETURNING 1
 ) SELECT 1 / count(*) FROM fence"""
+_OUTCOME = sql.OUTCOME.replace("IN ({})", "= ANY($1)")
+_PURGED = sql.PURGED.format("$1", "$2", "$3")
 
 
 def _arrays(table: Table, columns: tuple[str, ...]) -> str:
     """Placeholders of arrays, one a column."""
     kinds = (next((name for kind, name in _TYPES if isinstance(table.c[c].type, kind)), "text") for c in columns)
-    return ", ".join(f"%b::{kind}[]" for kind in kinds)
+    return ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(kinds, start=1))
 
 
 def _insert(table: Table, columns: tuple[str, ...]) -> str:
@@ -78,7 +82,7 @@ def _update(table: Table, keys: tuple[str, ...], columns: tuple[str, ...]) -> st
     on = " AND ".join(f"t.{k} = v.{name}" for k, name in zip(keys, names, strict=False))
     source = f"unnest({_arrays(table, (*keys, *columns))}) AS v({', '.join(names)})"
     changed = f"UPDATE {table.name} AS t SET {sets} FROM {source} WHERE {on} RETURNING 1"
-    return f"WITH changed AS ({changed}) SELECT sqrt(-abs(count(*) - %s)) FROM changed"
+    return f"WITH changed AS ({changed}) SELECT sqrt(-abs(count(*) - ${len(names) + 1}::int8)) FROM changed"
 
 
 _STATEMENTS = {
@@ -117,10 +121,11 @@ class LimitedConnection(psycopg.Connection[Any]):
 
 
 class CommitConnection(psycopg.AsyncConnection[Any]):
-    """The same in the event loop, for group commits; one that is cancelled in the middle is of no use any more.
+    """The same in the event loop, for group commits; one that is cancelled in the middle is of no use any more."""
 
-    It is closed here, before its pipeline ends: the end of a pipeline commits what has been sent up to there, half a group.
-    """
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.commits = Pipeline(self)
 
     async def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         """See `psycopg.AsyncConnection`."""
@@ -192,7 +197,6 @@ class PostgresqlDialect(Dialect):
         return raw
 
     async def _set_up(self, raw: CommitConnection) -> None:
-        raw.prepare_threshold = 0
         settings = {
             "lock_timeout": "2s",
             "statement_timeout": "0",
@@ -218,45 +222,43 @@ class PostgresqlDialect(Dialect):
     @durable("store.commit", UnknownCommitError)
     async def write(self, raw: CommitConnection, write: GroupWrite, locked: bool) -> dict[str, StoredOutcome]:
         self._warned = ""
-        found = None
         try:
-            async with raw.pipeline():
-                found = await self._statements(raw, write, locked)
+            self._send(raw, self._statements(write, locked))
+            results = await raw.commits.commit()
         except psycopg.Error as error:
             self._failed(raw, error, write)
         if self._warned:
             raise UnknownCommitError(f"PostgreSQL warned at COMMIT: {self._warned}")
-        return sql.outcomes(await found.fetchall()) if found is not None else {}
+        return sql.outcomes(rows(results[-1])) if write.asked else {}
 
     @passes(Mode.IN)
-    async def _statements(self, raw: CommitConnection, write: GroupWrite, locked: bool) -> psycopg.AsyncCursor[Any] | None:
-        fence = (write.commit_seq, write.branch_ids, int(locked), self.group, write.epoch, write.commit_seq - 1)
-        await raw.execute(_FENCE, fence)
-        await self._rows(raw, write)
-        await self._purge(raw, write)
-        if not write.asked:
-            return None
-        return await raw.execute(sql.OUTCOME.replace("IN ({})", "= ANY(%s)"), (write.asked,))
+    def _send(self, raw: CommitConnection, statements: Sequence[tuple[str, Parameters]]) -> None:
+        raw.commits.send(statements)
 
-    @staticmethod
-    async def _rows(raw: CommitConnection, write: GroupWrite) -> None:
+    def _statements(self, write: GroupWrite, locked: bool) -> list[tuple[str, Parameters]]:
+        fence = (write.commit_seq, write.branch_ids, locked, self.group, write.epoch, write.commit_seq - 1)
+        statements: list[tuple[str, Parameters]] = [(_FENCE, [parameter(value) for value in fence])]
         for kind, statement in _STATEMENTS.items():
-            rows: list[Row] = getattr(write, kind)
-            if rows:
-                columns: list[Any] = [list(column) for column in zip(*rows, strict=True)]
-                if kind in _COUNTED:
-                    columns.append(len(rows))
-                await raw.execute(statement, columns)
+            changes: list[Row] = getattr(write, kind)
+            if changes:
+                columns = [array(column) for column in zip(*changes, strict=True)]
+                statements.append((statement, [*columns, parameter(len(changes))] if kind in _COUNTED else columns))
+        statements += self._purge(write)
+        if write.asked:
+            statements.append((_OUTCOME, [array(write.asked)]))
+        return statements
 
-    async def _purge(self, raw: CommitConnection, write: GroupWrite) -> None:
+    def _purge(self, write: GroupWrite) -> Iterator[tuple[str, Parameters]]:
         for range in write.purge_ranges:
-            for statement in sql.purge(range):
-                await raw.execute(statement.format("%s", "%s"), (range.first, range.last))
+            ends = [parameter(range.first), parameter(range.last)]
+            leaving, left = sql.purge(range)
+            yield leaving.format("$1", "$2", "$3"), [*ends, parameter(range.settled_before)]
+            yield left.format("$1", "$2"), ends
         if write.purge_xids:
             for table in ("txc_global", "txc_branch"):
-                await raw.execute(f"DELETE FROM {table} WHERE xid = ANY(%s)", (write.purge_xids,))
+                yield f"DELETE FROM {table} WHERE xid = ANY($1)", [array(write.purge_xids)]
         for epoch, sequence in write.purged.items():
-            await raw.execute(sql.PURGED.format("%(s)s", "%(g)s", "%(e)s"), {"s": sequence, "g": self.group, "e": epoch})
+            yield _PURGED, [parameter(value) for value in (sequence, self.group, epoch)]
 
     def _failed(self, raw: CommitConnection, error: psycopg.Error, write: GroupWrite) -> None:
         """Tell the three failures apart.

@@ -28,9 +28,11 @@ PURGED = "UPDATE txc_epoch SET purged_sequence = {0} WHERE grp = {1} AND epoch =
 
 
 def purge(range: PurgeRange) -> tuple[str, str]:
-    """The two statements by which a range leaves, with {0} and {1} for its ends: transactions, then what is left of them."""
-    leaving = _KEYED if range.keyed else _COMMON
-    return leaving.replace("{2}", str(range.settled_before)), _LEFT_BRANCHES
+    """The two statements by which a range leaves: transactions, then what is left of them.
+
+    In both {0} and {1} stand for its ends, in the first {2} for the time before which they must have settled.
+    """
+    return _KEYED if range.keyed else _COMMON, _LEFT_BRANCHES
 
 
 def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -141,7 +141,7 @@ class SqliteDialect(Dialect):
             self._insert(raw, "txc_audit", AUDIT, write.audit)
         for range in write.purge_ranges:
             for statement in sql.purge(range):
-                raw.execute(statement.format("?1", "?2"), (range.first, range.last))
+                raw.execute(statement.format("?1", "?2", range.settled_before), (range.first, range.last))
         for xids in sql.chunks(write.purge_xids):
             for table in ("txc_global", "txc_branch"):
                 raw.execute(f"DELETE FROM {table} WHERE xid IN {_marks(len(xids), 1)}", xids)
