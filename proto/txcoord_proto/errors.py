@@ -106,6 +106,12 @@ class ConfigurationError(TxcoordError):
     code = "CONFIGURATION"
 
 
+class UnsupportedSqlError(TxcoordError):
+    """A statement inside a global transaction could not be undone for certain; it was not run. Details: `statement`, `reason`."""
+
+    code = "UNSUPPORTED_SQL"
+
+
 # ---------------------------------------------------------------- the transaction's state
 
 

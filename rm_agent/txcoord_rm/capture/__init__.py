@@ -1,0 +1,1 @@
+"""Statements with their before and after images: what is run instead of what the application wrote."""

@@ -1,0 +1,199 @@
+"""PostgreSQL: one statement changes the rows, writes their undo record and returns their lock keys.
+
+From 18 on RETURNING shows old and new row. Before, an INSERT shows the new one and a DELETE the old one by itself, and an UPDATE
+joins the rows it changes with themselves as they were when it locked them.
+
+The images are what `ROW(...)::text` makes of the columns: exact for every type, as long as DateStyle is ISO and
+extra_float_digits at least 1.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from txcoord_rm.capture.keys import Keys, Row, literal, quoted
+from txcoord_rm.capture.splice import Splice, Spliced
+from txcoord_rm.catalogue.table import Event, Table
+from txcoord_rm.sql.flavour import Binds
+from txcoord_rm.sql.statement import Span, Statement, Verb
+from txcoord_rm.sql.unsupported import refuse
+
+HIDDEN = 4
+"""Columns of the result that stand before those of the application: whether there is an undo record, lock keys, the images."""
+_OLD_OR_NEW = re.compile(r"\b(?:old|new)\b", re.IGNORECASE)
+_OLD_AND_NEW = 180_000
+"""`server_version_num` of the first version whose RETURNING shows both."""
+_RECORD = (
+    "INSERT INTO txcoord_undo_log "
+    "(branch_id, seq, state, xid, format, created_at, table_schema, table_name, columns, befores, afters)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What is run instead of a statement.
+
+    Args:
+        spliced: It, with the parameters `xid`, `branch_id` and `seq`. Its rows begin with 1 if an undo record was written, else
+            0, and the row's lock keys, an array of text.
+        returns: Whether the application wants rows: in each, its columns follow the `HIDDEN` ones.
+    """
+
+    spliced: Spliced
+    returns: bool
+
+
+def capture(statement: Statement, table: Table, version: int, binds: Binds) -> Captured:
+    """What is run instead of `statement`, which changes rows of `table`.
+
+    Args:
+        statement: An INSERT, UPDATE or DELETE.
+        table: Its target.
+        version: `server_version_num`.
+        binds: How the driver marks parameters.
+
+    Raises:
+        UnsupportedSqlError: Its changes cannot be captured for certain.
+    """
+    _check(statement, table, version)
+    return _Rewriter(statement, table, version, binds).captured()
+
+
+def _check(statement: Statement, table: Table, version: int) -> None:
+    name = f"{table.schema}.{table.name}"
+    if table.obstacle:
+        raise refuse(statement.sql, f"{name} cannot be captured: {table.obstacle}", "do the work in a TCC branch")
+    events = {Event(statement.verb.value)} | ({Event.UPDATE} if statement.assigned else set())
+    for event in sorted(events, key=lambda e: e.value):
+        if effect := table.hidden_effect(event, statement.assigned):
+            raise refuse(statement.sql, f"{effect}, without undo records", "change those rows by statements of their own")
+    if version < _OLD_AND_NEW and statement.others is not None and statement.verb is Verb.UPDATE and statement.stars:
+        raise refuse(
+            statement.sql, "RETURNING * of an UPDATE ... FROM cannot be told apart before version 18", "name its columns"
+        )
+    if statement.verb is Verb.INSERT and statement.assigned and version < _OLD_AND_NEW:
+        raise refuse(
+            statement.sql,
+            "before version 18 PostgreSQL does not tell which rows ON CONFLICT DO UPDATE has changed",
+            "update first, and insert where that changed nothing",
+        )
+
+
+class _Rewriter:
+    def __init__(self, statement: Statement, table: Table, version: int, binds: Binds) -> None:
+        self.s = statement
+        self.table = table
+        self.both = version >= _OLD_AND_NEW
+        self.splice = Splice(statement, binds)
+        self.keys = Keys(table)
+        assert statement.target is not None
+        self.target = statement.target
+        self.reference = self.target.alias or self.target.name.of(statement.sql)
+        self.image = self._image()
+        self.joins_itself = statement.verb is Verb.UPDATE and not self.both
+
+    def captured(self) -> Captured:
+        s, splice, table = self.s, self.splice, self.table
+        splice.ours("WITH RECURSIVE " if s.recursive else "WITH ")
+        if s.with_ is not None:
+            splice.theirs(s.with_).ours(", ")
+        splice.ours("txcoord_u (txcoord_keys, txcoord_before, txcoord_after) AS (")
+        self._change()
+        if s.returning is not None:
+            splice.ours(", ")
+            self._theirs(s.returning)
+        splice.ours(f"), txcoord_i AS ({_RECORD} SELECT ").parameter("branch_id", "bigint").ours(", ").parameter("seq", "integer")
+        splice.ours(", 'IMAGE', ").parameter("xid", "text").ours(
+            ", 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, "
+            f"{literal(table.schema)}, {literal(table.name)}, ARRAY[{', '.join(literal(name) for name in self.image)}]::text[], "
+            "array_agg(txcoord_before), array_agg(txcoord_after) FROM txcoord_u "
+            "WHERE txcoord_before IS DISTINCT FROM txcoord_after HAVING count(*) > 0 RETURNING 1) "
+            "SELECT (SELECT count(*) FROM txcoord_i) AS txcoord_written, "
+        )
+        splice.ours("* FROM txcoord_u" if s.returning is not None else "txcoord_keys FROM txcoord_u")
+        return Captured(splice.spliced(), s.returning is not None)
+
+    def _theirs(self, returning: Span) -> None:
+        """What the application wants back; where the rows are joined with themselves, a star is the target's columns only."""
+        at = returning.start
+        if self.joins_itself:
+            for star in self.s.stars:
+                self.splice.theirs(Span(at, star.start)).ours(f"{self.reference}.*")
+                at = star.end
+        self.splice.theirs(Span(at, returning.end))
+
+    def _image(self) -> tuple[str, ...]:
+        """Columns of the images: of an UPDATE the key and what it sets, if no trigger may set more; else all that is written."""
+        written = (column.name for column in self.table.columns if not column.generated)
+        if self.s.verb is not Verb.UPDATE or self.table.fires(Event.UPDATE, after=False):
+            return tuple(written)
+        needed = {*self.table.primary_key, *self.s.assigned}
+        return tuple(name for name in written if name in needed)
+
+    # ------------------------------------------------------------ the change, up to the hidden columns
+
+    def _change(self) -> None:
+        if self.both:
+            old, new = ("old", "new") if self._says_old_or_new() else ("txcoord_o", "txcoord_n")
+            names = "" if old == "old" else "WITH (OLD AS txcoord_o, NEW AS txcoord_n) "
+            self.splice.theirs(self.s.main).ours(f" RETURNING {names}")
+            self._columns(Row(old), Row(new))
+        elif self.joins_itself:
+            old_row = self._self_join()
+            self.splice.ours(" RETURNING ")
+            self._columns(old_row, Row(self.reference))
+        else:
+            self.splice.theirs(self.s.main).ours(" RETURNING ")
+            self._columns(Row(self.reference), Row(self.reference))
+
+    def _columns(self, old: Row, new: Row) -> None:
+        """Lock keys and images of the row that is called `old` before, and `new` after."""
+        verb, before, after = self.s.verb, old.record(self.image), new.record(self.image)
+        changed = self.image if verb is Verb.UPDATE else self.s.assigned
+        keys = self.keys.expressions(Event(verb.value), changed, old, new)
+        if verb is Verb.INSERT and self.s.assigned:
+            keys += [key for key in self.keys.expressions(Event.UPDATE, changed, old, new) if key not in keys]
+            before = f"CASE WHEN {old.cell(self.table.primary_key[0])} IS NULL THEN NULL ELSE {before} END"
+        elif verb is Verb.INSERT:
+            before = "NULL::text"
+        elif verb is Verb.DELETE:
+            after = "NULL::text"
+        self.splice.ours(f"array_remove(ARRAY[{', '.join(keys)}]::text[], NULL), {before}, {after}")
+
+    def _says_old_or_new(self) -> bool:
+        """Whether the application's RETURNING may use these names itself."""
+        returning = self.s.returning
+        return returning is not None and _OLD_OR_NEW.search(returning.of(self.s.sql)) is not None
+
+    def _self_join(self) -> Row:
+        """The UPDATE, joined with the rows that it changes as they are once they are locked; what such a row is called.
+
+        The condition is evaluated where they are locked; only where it names other tables it also says which of their rows goes
+        with which. Without the lock the row joined could be older than the row that is changed. Its columns get names of our own,
+        so that names of the application's still mean one thing.
+        """
+        s, splice, here = self.s, self.splice, Row(self.reference)
+        only = "ONLY " if self.target.only else ""
+        alias = f" AS {self.target.alias}" if self.target.alias else ""
+        needed = {*self.image, *self.table.primary_key, *(name for unique in self.table.uniques for name in unique.columns)}
+        old = Row("txcoord_b", {name: f"txcoord_c{n}" for n, name in enumerate(sorted(needed))})
+        splice.ours(f"UPDATE {only}").theirs(self.target.name).ours(f"{alias} SET ").theirs(s.set).ours(" FROM ")
+        if s.others is not None:
+            splice.theirs(s.others).ours(", ")
+        columns = ", ".join(f"{here.cell(name)} AS {called}" for name, called in old.columns.items())
+        splice.ours(f"(SELECT {columns} FROM {only}").theirs(self.target.name).ours(alias)
+        if s.others is not None:
+            splice.ours(", ").theirs(s.others)
+        if s.where is not None:
+            splice.ours(" WHERE ").theirs(s.where)
+        strength = "UPDATE" if self._sets_key() else "NO KEY UPDATE"
+        joined = " AND ".join(f"{here.cell(name)} = {old.cell(name)}" for name in self.table.primary_key)
+        splice.ours(f" FOR {strength} OF {self.target.alias or quoted(self.target.parts[-1])}) AS txcoord_b WHERE {joined}")
+        if s.others is not None and s.where is not None:
+            splice.ours(" AND (").theirs(s.where).ours(")")
+        return old
+
+    def _sets_key(self) -> bool:
+        keys = {*self.table.primary_key, *(name for unique in self.table.uniques for name in unique.columns)}
+        return not keys.isdisjoint(self.s.assigned)

@@ -1,0 +1,1 @@
+"""What a database's catalogue says of the tables that global transactions change."""

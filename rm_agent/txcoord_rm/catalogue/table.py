@@ -1,0 +1,143 @@
+"""A table as capture and restore see it, and why a change of one cannot be captured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Event(Enum):
+    """A change of a row."""
+
+    INSERT = "INSERT"
+    """A row comes."""
+    UPDATE = "UPDATE"
+    """A row changes."""
+    DELETE = "DELETE"
+    """A row goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column.
+
+    Args:
+        name: Its name.
+        type: Its type with modifiers, as the database writes it.
+        base: The type below a domain, without modifiers: what equality of its values depends on.
+        generated: Whether its value follows from others, so that nobody writes it.
+        identity: Whether the database numbers it.
+        deterministic: Whether two texts are equal only when their bytes are.
+    """
+
+    name: str
+    type: str
+    base: str
+    generated: bool = False
+    identity: bool = False
+    deterministic: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """A rule, beside the primary key, that rows of a table must differ in something.
+
+    Args:
+        name: Of its index.
+        columns: In which they must differ; empty: in what columns alone do not tell (an expression, another operator).
+        partial: Whether it holds for a part of the rows only.
+        nulls_equal: Whether two rows without a value are equal.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    partial: bool = False
+    nulls_equal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A row trigger, or one of statements, that users have made.
+
+    Args:
+        name: Its name.
+        events: On which it fires.
+        after: Whether it fires after the row has changed, so that it may change it again.
+        own_row_only: Whether it is known to touch nothing but the row itself.
+    """
+
+    name: str
+    events: frozenset[Event]
+    after: bool
+    own_row_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A foreign key of another table to this one, by which a change here changes rows there.
+
+    Args:
+        table: The other table, as it is written in SQL.
+        their_columns: Of the other table, by which it refers to this one.
+        columns: Of this table, that it refers to.
+        on_delete, on_update: Whether rows there go, or change, together with the row here.
+    """
+
+    table: str
+    their_columns: tuple[str, ...]
+    columns: tuple[str, ...]
+    on_delete: bool
+    on_update: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What the catalogue says of a table.
+
+    Args:
+        oid: The database's number for it, where there is one.
+        schema, name: Its name; of a partition: its own.
+        root: Schema and name of the partitioned table to which it belongs, or its own: locks are taken under this name.
+        columns: In order.
+        primary_key: In the order of its index; empty: it has none.
+        uniques: What else rows must differ in.
+        triggers: Of users.
+        references: By which other tables change with this one.
+        obstacle: Why it cannot be captured at all; empty: it can.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    root: tuple[str, str]
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...]
+    uniques: tuple[Unique, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
+    references: tuple[Reference, ...] = ()
+    obstacle: str = ""
+
+    def column(self, name: str) -> Column:
+        """The column of that name."""
+        return next(column for column in self.columns if column.name == name)
+
+    def fires(self, event: Event, after: bool) -> bool:
+        """Whether a trigger of users fires before or after an event."""
+        return any(event in trigger.events and trigger.after is after for trigger in self.triggers)
+
+    def hidden_effect(self, event: Event, changed: Iterable[str]) -> str:
+        """What else changes with a row that no capture of the statement sees; empty: nothing.
+
+        Args:
+            event: What happens to the row.
+            changed: Columns that an UPDATE sets.
+        """
+        for trigger in self.triggers:
+            if event in trigger.events and not trigger.own_row_only:
+                return f"the trigger {trigger.name} may change other rows"
+        for reference in self.references:
+            moved = event is Event.UPDATE and reference.on_update and not set(reference.columns).isdisjoint(changed)
+            if (event is Event.DELETE and reference.on_delete) or moved:
+                return f"rows of {reference.table} change with it by a foreign key"
+        return ""

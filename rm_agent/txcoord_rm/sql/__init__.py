@@ -1,0 +1,1 @@
+"""What a statement of the application does, read from its text; its text is never made anew."""

@@ -1,0 +1,422 @@
+"""What a statement does and where its parts stand, by its words alone: no grammar is followed further than that needs.
+
+Splices into the original text keep hints, casts, comments and functions; the database itself still parses the result, so that a
+part found in the wrong place is its error, not a silent loss. What is not proven safe is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from txcoord_rm.sql import words
+from txcoord_rm.sql.conditions import equalities
+from txcoord_rm.sql.flavour import Family, Flavour
+from txcoord_rm.sql.lexer import Kind
+from txcoord_rm.sql.reader import Reader
+from txcoord_rm.sql.statement import Source, Span, Statement, Target, Verb
+
+SHORT = 16_384
+"""Characters of a text of which many are remembered; of longer ones only a few."""
+
+
+class Recogniser:
+    """What statements of one flavour do. It remembers texts: those of SQLAlchemy come again and again.
+
+    Args:
+        flavour: How they are read.
+    """
+
+    def __init__(self, flavour: Flavour) -> None:
+        self._flavour = flavour
+        self._short = lru_cache(4096)(self._read)
+        self._long = lru_cache(64)(self._read)
+
+    def recognise(self, sql: str) -> Statement:
+        """What `sql` does.
+
+        Raises:
+            UnsupportedSqlError: It could not be undone for certain.
+        """
+        return self._short(sql) if len(sql) <= SHORT else self._long(sql)
+
+    def _read(self, sql: str) -> Statement:
+        return _Text(sql, self._flavour).statement()
+
+
+_LOCKS = frozenset({"UPDATE", "SHARE", "NO", "KEY"})
+_QUERY = words.QUERIES | {"WITH", "("}
+_BEFORE_NAMES = frozenset({",", ".", "AS", "BY", "SET", "TO", "DEFAULT", "USING", "CYCLE"})
+_MODIFIERS = frozenset({"LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "QUICK", "IGNORE"})
+_UPDATE_CLAUSES = frozenset({"SET", "FROM", "WHERE", "ORDER", "LIMIT", "RETURNING"})
+_DELETE_CLAUSES = frozenset({"USING", "WHERE", "ORDER", "LIMIT", "RETURNING"})
+_TAILS = frozenset({"ORDER", "LIMIT"})
+
+
+class _Text(Reader):
+    """One text, while it is being recognised."""
+
+    def statement(self) -> Statement:
+        if not self.tokens:
+            raise self.refuse("it is empty")
+        if any(token.text == ";" and token.kind is Kind.SIGN for token in self.tokens):
+            raise self.refuse("there are several statements in one text", "run them one by one")
+        self._check_nested_changes()
+        verb_at, with_, recursive = self._main_verb()
+        verb = self.tokens[verb_at]
+        if verb.text in words.QUERIES or (verb.text == "WITH" and with_ is None):
+            found = self._query(verb_at)
+        elif verb.text in words.CHANGES and verb.text != "MERGE":
+            found = self._change(verb_at, verb.text)
+        else:
+            found = self._other(verb_at)
+        return found if with_ is None else replace(found, with_=with_, recursive=recursive)
+
+    # ------------------------------------------------------------ the whole
+
+    def _main_verb(self) -> tuple[int, Span | None, bool]:
+        """Place of the first word that says what is done; the queries before it, and whether they may be recursive."""
+        first = next((i for i, token in enumerate(self.tokens) if token.text != "("), None)
+        if first is None:
+            raise self.refuse("it is empty")
+        if self.word(first) != "WITH":
+            return first, None, False
+        if first:
+            return first, None, False  # in brackets only a query can stand
+        recursive = self.word(1) == "RECURSIVE"
+        begin = 2 if recursive else 1
+        for i in range(begin + 1, len(self.tokens)):
+            query = self.sign(i) == "(" and self.at(i + 1) in _QUERY and self.sign(i - 1) == ")"
+            verb = self.word(i) in words.QUERIES | words.CHANGES and self.at(i - 1) not in _BEFORE_NAMES
+            if self.tokens[i].depth == 0 and (query or verb):
+                return i + query, Span(self.tokens[begin].start, self.tokens[i - 1].end), recursive
+        raise self.refuse("what follows WITH is not recognised")
+
+    def _check_nested_changes(self) -> None:
+        """No statement that changes rows may stand inside another: its rows would not be captured."""
+        for i in range(1, len(self.tokens) - 1):
+            if self.tokens[i - 1].text == "(" and self.word(i) in words.CHANGES:
+                follower = self.tokens[i + 1]
+                if follower.kind in (Kind.WORD, Kind.NAME):
+                    raise self.refuse(
+                        "an INSERT, UPDATE or DELETE inside WITH would change rows without undo records",
+                        "run it as a statement of its own",
+                    )
+
+    def _functions(self, but: int = -1) -> frozenset[str]:
+        """Names before a bracket, words of the language among them; not the one at `but`."""
+        found = set()
+        for i in range(len(self.tokens) - 1):
+            token = self.tokens[i]
+            if self.tokens[i + 1].text == "(" and token.kind in (Kind.WORD, Kind.NAME) and i != but:
+                found.add(self.name(i).lower())
+        forbidden = found & words.FUNCTIONS[self.family]
+        if forbidden:
+            raise self.refuse(f"the effects of {min(forbidden)}() cannot be taken back")
+        return frozenset(found)
+
+    def _made(self, verb: Verb, at: int, target_at: int = -1, returning_at: int | None = None, **parts: Any) -> Statement:
+        """The statement; at its places stand the verb, the last part of its table's name, and RETURNING if there is one."""
+        returning = None if returning_at is None else self.span(returning_at + 1, None)
+        if returning_at is not None and returning is None:
+            raise self.refuse("nothing follows RETURNING")
+        end = self.tokens[-1 if returning_at is None else returning_at - 1].end
+        binds = tuple(token for token in self.tokens if token.kind is Kind.BIND)
+        main = Span(self.tokens[at].start, end)
+        stars = () if returning_at is None else tuple(self._stars(returning_at))
+        return Statement(self.sql, verb, main, binds, self._functions(target_at), returning=returning, stars=stars, **parts)
+
+    def _stars(self, returning_at: int) -> Iterator[Span]:
+        for i in range(returning_at + 1, len(self.tokens)):
+            alone = self.at(i - 1) in ("RETURNING", ",") and (i + 1 == len(self.tokens) or self.sign(i + 1) == ",")
+            if alone and self.sign(i) == "*" and not self.tokens[i].depth:
+                yield Span(self.tokens[i].start, self.tokens[i].end)
+
+    # ------------------------------------------------------------ what reads
+
+    def _query(self, at: int) -> Statement:
+        if any(self.word(i) == "INTO" for i in range(at, len(self.tokens))):
+            raise self.refuse("SELECT INTO writes what it reads", "use INSERT ... SELECT, or read without INTO")
+        for i in range(at, len(self.tokens) - 1):
+            if self.tokens[i].depth:
+                continue
+            shared = self.word(i) == "LOCK" and self.word(i + 1) == "IN"
+            if shared or (self.word(i) == "FOR" and self.word(i + 1) in _LOCKS):
+                return self._made(Verb.LOCKING_READ, at, locking=Span(self.tokens[i].start, self.tokens[-1].end))
+        return self._made(Verb.READ, at)
+
+    def _other(self, at: int) -> Statement:
+        first = self.word(at)
+        match first:
+            case "SAVEPOINT":
+                return self._made(Verb.SAVEPOINT, at, savepoint=self.name(at + 1))
+            case "RELEASE":
+                return self._made(Verb.RELEASE, at, savepoint=self.name(len(self.tokens) - 1))
+            case "ROLLBACK" if any(self.word(i) == "TO" for i in range(at, len(self.tokens))):
+                return self._made(Verb.ROLLBACK_TO, at, savepoint=self.name(len(self.tokens) - 1))
+            case "EXPLAIN" if not any(self.word(i) in ("ANALYZE", "ANALYSE") for i in range(at, len(self.tokens))):
+                return self._made(Verb.READ, at)
+            case "DECLARE" if self.family is Family.POSTGRESQL and not any(
+                self.word(i) == "FOR" and self.word(i + 1) in _LOCKS for i in range(at, len(self.tokens) - 1)
+            ):
+                return self._made(Verb.READ, at)
+            case "PRAGMA" if self._is_telling(at):
+                return self._made(Verb.READ, at)
+            case "SET" if self._sets(at) in words.SETTINGS[self.family] or self._sets_own(at):
+                return self._made(Verb.READ, at)
+            case _ if first in words.PASSING[self.family]:
+                return self._made(Verb.READ, at)
+        raise self.refuse(*words.REASONS.get(first, words.UNKNOWN))
+
+    def _is_telling(self, at: int) -> bool:
+        names = [self.name(i).upper() for i in range(at + 1, min(at + 4, len(self.tokens)))]
+        return not any(t.text == "=" for t in self.tokens) and bool(words.PRAGMAS.intersection(names))
+
+    def _sets(self, at: int) -> str:
+        """The name of the one setting that SET sets, in upper case; empty: something else."""
+        if any(token.text == "," and token.depth == 0 for token in self.tokens) and self.family is Family.MYSQL:
+            return ""
+        i = at + 1
+        while i < len(self.tokens) and self.word(i) in ("LOCAL", "SESSION"):
+            i += 1
+        return self.word(i) if i < len(self.tokens) else ""
+
+    def _sets_own(self, at: int) -> bool:
+        """Whether it sets what only the application knows: `@x`, `app.user`."""
+        i = at + 1
+        while i < len(self.tokens) and self.word(i) in ("LOCAL", "SESSION"):
+            i += 1
+        if i + 1 >= len(self.tokens):
+            return False
+        if self.family is Family.MYSQL:
+            alone = not any(t.text == "," or t.text.startswith("@@") for t in self.tokens)
+            return alone and self.tokens[i].kind is Kind.VARIABLE
+        return self.family is Family.POSTGRESQL and self.tokens[i + 1].text == "."
+
+    # ------------------------------------------------------------ what changes rows
+
+    def _change(self, at: int, verb: str) -> Statement:
+        place, either = self._modifiers(at + 1)
+        match verb:
+            case "INSERT" | "REPLACE":
+                return self._insert(at, place, either, Verb.REPLACE if "REPLACE" in (verb, either) else Verb.INSERT)
+            case "UPDATE":
+                return self._update(at, place, either)
+            case _:
+                return self._delete(at, place, either)
+
+    def _modifiers(self, place: int) -> tuple[int, str]:
+        """Behind what may stand between the verb and INTO, FROM or the table; and what happens to rows that cannot be written."""
+        either = ""
+        while self.at(place) in _MODIFIERS and self.family is Family.MYSQL:
+            either = "IGNORE" if self.at(place) == "IGNORE" else either
+            place += 1
+        if self.at(place) == "OR" and self.family is Family.SQLITE:
+            either = self.at(place + 1)
+            place += 2
+        return place, either
+
+    def _insert(self, at: int, place: int, either: str, verb: Verb) -> Statement:
+        if self.at(place) == "INTO":
+            place += 1
+        target_at = place
+        target, place = self._target(place, alias_only_after_as=True)
+        columns: tuple[str, ...] = ()
+        if self.sign(place) == "(" and (self.at(place + 1) not in _QUERY or self.sign(place + 2) in (",", ")")):
+            columns, place = self._names_in_brackets(place)
+        if self.at(place) == "OVERRIDING":
+            place += 3
+        conflict_at, returning_at = self._insert_tail(place)
+        match self.at(place):
+            case "VALUES" | "VALUE":
+                source = Source.VALUES
+            case "SET" if self.family is Family.MYSQL:
+                source, columns = Source.VALUES, self._assigned(place + 1, conflict_at or returning_at or len(self.tokens))
+            case "DEFAULT":
+                source = Source.DEFAULTS
+            case "SELECT" | "WITH" | "TABLE" | "(":
+                source = Source.QUERY
+            case _:
+                raise self.refuse("what it inserts is not recognised")
+        assigned: tuple[str, ...] = ()
+        conflict = None
+        if conflict_at is not None:
+            conflict = self.span(conflict_at, returning_at)
+            assigned = self._conflict_assigns(conflict_at, returning_at)
+        return self._made(
+            verb, at, self.last_of_name(target_at), target=target, columns=columns, source=source, conflict=conflict,
+            assigned=assigned, returning_at=returning_at, either=either,
+        )  # fmt: skip
+
+    def _insert_tail(self, place: int) -> tuple[int | None, int | None]:
+        """Where ON CONFLICT or ON DUPLICATE KEY, and RETURNING, stand."""
+        conflict = returning = None
+        for i in range(place, len(self.tokens)):
+            if self.tokens[i].depth:
+                continue
+            word = self.keyword(i)
+            if word == "ON" and self.at(i + 1) in ("CONFLICT", "DUPLICATE"):
+                conflict = i if conflict is None else conflict
+            elif word == "RETURNING":
+                returning = i
+                break
+        return conflict, returning
+
+    def _conflict_assigns(self, begin: int, end: int | None) -> tuple[str, ...]:
+        stop = len(self.tokens) if end is None else end
+        found: list[str] = []
+        for i in range(begin, stop):
+            if self.tokens[i].depth:
+                continue
+            set_at = self.keyword(i) == "SET" and self.at(i - 1) == "UPDATE"
+            duplicate = self.at(i) == "UPDATE" and self.at(i - 1) == "KEY"
+            if set_at or duplicate:
+                found += self._assigned(i + 1, stop)
+        return tuple(dict.fromkeys(found))
+
+    def _update(self, at: int, place: int, either: str) -> Statement:
+        target_at = place
+        target, place = self._target(place)
+        if self.at(place) != "SET":
+            raise self.refuse("between its table and SET stands what is not recognised", "change one table at a time")
+        clauses = self._clauses(place, _UPDATE_CLAUSES)
+        others = self._content(clauses, "FROM")
+        return self._made(
+            Verb.UPDATE, at, self.last_of_name(target_at), target=target, set=self._content(clauses, "SET"),
+            assigned=self._assigned(clauses["SET"][0], clauses["SET"][1]), others=others, where=self._where(clauses),
+            tail=self._tail(clauses), returning_at=self._begin(clauses, "RETURNING"), either=either,
+            equalities=equalities(self, clauses.get("WHERE"), target, others is not None),
+        )  # fmt: skip
+
+    def _delete(self, at: int, place: int, either: str) -> Statement:
+        if self.at(place) != "FROM":
+            raise self.refuse("it deletes from more than one table, or from one that is not recognised", "one table at a time")
+        target_at = place + 1
+        target, place = self._target(target_at)
+        if place < len(self.tokens) and self.keyword(place) not in _DELETE_CLAUSES:
+            raise self.refuse("what follows its table is not recognised", "change one table at a time")
+        clauses = self._clauses(place, _DELETE_CLAUSES)
+        if self.family is Family.MYSQL and "USING" in clauses:
+            raise self.refuse("it deletes from what USING joins", "delete WHERE the key is IN a sub-select")
+        others = self._content(clauses, "USING")
+        return self._made(
+            Verb.DELETE, at, self.last_of_name(target_at), target=target, others=others, where=self._where(clauses),
+            tail=self._tail(clauses), returning_at=self._begin(clauses, "RETURNING"), either=either,
+            equalities=equalities(self, clauses.get("WHERE"), target, others is not None),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ parts
+
+    def _target(self, place: int, alias_only_after_as: bool = False) -> tuple[Target, int]:
+        only = False
+        if self.family is Family.POSTGRESQL and self.at(place) == "ONLY":
+            only, place = True, place + 1
+        begin, parts = place, []
+        while True:
+            if self.kind(place) not in (Kind.WORD, Kind.NAME):
+                raise self.refuse("the table that it changes is not recognised", "name one table")
+            parts.append(self.name(place))
+            place += 1
+            if self.sign(place) != ".":
+                break
+            place += 1
+        name = self.span(begin, place)
+        if self.family is Family.POSTGRESQL and self.sign(place) == "*":
+            place += 1
+        alias = None
+        if self.at(place) == "AS":
+            alias, place = self.tokens[place + 1], place + 2
+        elif not alias_only_after_as and self.kind(place) in (Kind.WORD, Kind.NAME) and not self._starts_clause(place):
+            alias, place = self.tokens[place], place + 1
+        written = None if alias is None else self.sql[alias.start : alias.end]
+        assert name is not None
+        return Target(tuple(parts), name, written, only), place
+
+    def _starts_clause(self, place: int) -> bool:
+        token = self.tokens[place]
+        if token.kind is not Kind.WORD:
+            return False
+        return token.text in _UPDATE_CLAUSES | _DELETE_CLAUSES | {
+            "PARTITION",
+            "JOIN",
+            "INNER",
+            "LEFT",
+            "CROSS",
+            "FOR",
+            "INDEXED",
+            "NOT",
+        }
+
+    def _clauses(self, begin: int, known: frozenset[str]) -> dict[str, tuple[int, int]]:
+        """Clauses by their first word: places of the first token behind it, and of the one behind their last."""
+        starts: list[tuple[str, int]] = []
+        for i in range(begin, len(self.tokens)):
+            word = self.keyword(i)
+            if self.tokens[i].depth or word not in known or (starts and starts[-1][0] == "RETURNING"):
+                continue
+            if word == "FROM" and self.at(i - 1) == "DISTINCT":
+                continue  # IS DISTINCT FROM
+            if word == "USING" and starts:
+                continue  # of a join
+            if any(word == name for name, _ in starts):
+                raise self.refuse(f"{word} stands in it twice", "quote names that are words of SQL")
+            starts.append((word, i))
+        ends = [i for _, i in starts[1:]] + [len(self.tokens)]
+        return {word: (i + 1, end) for (word, i), end in zip(starts, ends)}
+
+    @staticmethod
+    def _begin(clauses: dict[str, tuple[int, int]], word: str) -> int | None:
+        return clauses[word][0] - 1 if word in clauses else None
+
+    def _content(self, clauses: dict[str, tuple[int, int]], word: str) -> Span | None:
+        return self.span(*clauses[word]) if word in clauses else None
+
+    def _where(self, clauses: dict[str, tuple[int, int]]) -> Span | None:
+        if "WHERE" in clauses and self.at(clauses["WHERE"][0]) == "CURRENT":
+            raise self.refuse("which row a cursor stands on is not known before", "change it by its primary key")
+        return self._content(clauses, "WHERE")
+
+    def _tail(self, clauses: dict[str, tuple[int, int]]) -> Span | None:
+        first = min((clauses[word][0] - 1 for word in _TAILS if word in clauses), default=None)
+        return None if first is None else self.span(first, max(clauses[word][1] for word in _TAILS if word in clauses))
+
+    def _assigned(self, begin: int, end: int) -> tuple[str, ...]:
+        """Columns on the left of `=` in a list of assignments that stands at the depth of its first token."""
+        found: list[str] = []
+        depth, place = self.tokens[begin].depth if begin < end else 0, begin
+        while place < end:
+            if self.sign(place) == "(":
+                names, _ = self._names_in_brackets(place)
+                found += names
+            elif self.kind(place) in (Kind.WORD, Kind.NAME):
+                if self.family is not Family.POSTGRESQL:  # there further names are fields of a column
+                    while self.sign(place + 1) == ".":
+                        place += 2
+                found.append(self.name(place))
+            else:
+                raise self.refuse("what it assigns to is not recognised")
+            while place < end and not (self.sign(place) == "," and self.tokens[place].depth == depth):
+                if self.tokens[place].depth == depth and self.keyword(place) == "WHERE":
+                    return tuple(dict.fromkeys(found))
+                place += 1
+            place += 1
+        return tuple(dict.fromkeys(found))
+
+    def _names_in_brackets(self, place: int) -> tuple[tuple[str, ...], int]:
+        """Names between the bracket at `place` and its end, with whatever stands behind each; and the place behind the end."""
+        depth, names, expected = self.tokens[place].depth, list[str](), True
+        place += 1
+        while place < len(self.tokens) and not (self.tokens[place].depth == depth and self.tokens[place].text == ")"):
+            if expected:
+                if self.kind(place) not in (Kind.WORD, Kind.NAME):
+                    raise self.refuse("a list of columns is not recognised")
+                names.append(self.name(place))
+            elif self.sign(place) == "." and self.family is not Family.POSTGRESQL:
+                names.pop()
+            expected = self.tokens[place].depth == depth + 1 and (
+                self.sign(place) == "," or (self.sign(place) == "." and self.family is not Family.POSTGRESQL)
+            )
+            place += 1
+        return tuple(names), place + 1

@@ -1,0 +1,1 @@
+"""Putting rows back as they were, or saying why not."""

@@ -1,0 +1,103 @@
+"""PostgreSQL's undo log, and the second phase of a rollback over it: all branches of one transaction, in one local transaction.
+
+The guard comes first: the row with which a phase one begins is inserted, so that one that is still under way is waited for, and
+one that comes late fails on it. (Looking first and inserting then lets a phase one slip between, and deadlocks on InnoDB.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    delete,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+
+from txcoord_rm.undo.item import UndoRecord
+from txcoord_rm.undo.postgresql import Difference, Facts, Restorer
+
+metadata = MetaData()
+undo_log = Table(
+    "txcoord_undo_log",
+    metadata,
+    Column("branch_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(8), nullable=False),
+    Column("xid", String(128), nullable=False),
+    Column("format", SmallInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("table_schema", Text),
+    Column("table_name", Text),
+    Column("columns", ARRAY(Text)),
+    Column("befores", ARRAY(Text)),
+    Column("afters", ARRAY(Text)),
+    CheckConstraint("state IN ('IMAGE', 'GUARD', 'UNDONE')", name="txcoord_undo_log_state"),
+    CheckConstraint("(state = 'IMAGE') = (table_name IS NOT NULL)", name="txcoord_undo_log_image"),
+    CheckConstraint("seq >= 1", name="txcoord_undo_log_seq"),
+)
+_NOW = text("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
+_SETTINGS = text(
+    "SELECT set_config('datestyle', 'ISO, MDY', true), set_config('extra_float_digits', '1', true), "
+    "set_config('lock_timeout', '2s', true)"
+)
+
+
+def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Facts) -> list[Difference]:
+    """Undo what branches of a transaction did, in the connection's local transaction at READ COMMITTED.
+
+    Returns:
+        Rows that are not as the transaction left them: with any, nothing was undone, and the caller rolls back.
+
+    Raises:
+        CorruptRecordError: A record cannot be read.
+    """
+    connection.execute(_SETTINGS)
+    guards = insert(undo_log).on_conflict_do_nothing().returning(undo_log.c.branch_id)
+    values = {"seq": 1, "state": "GUARD", "xid": xid, "format": 1}
+    late = {
+        connection.execute(guards.values(**values, branch_id=branch_id, created_at=_NOW)).scalar_one_or_none()
+        for branch_id in sorted(branch_ids)
+    }
+    begun = [branch_id for branch_id in branch_ids if branch_id not in late]
+    mine = undo_log.c.branch_id.in_(begun)
+    newest_first = (undo_log.c.created_at.desc(), undo_log.c.branch_id.desc(), undo_log.c.seq.desc())
+    stored = connection.execute(select(undo_log).where(mine).order_by(*newest_first).with_for_update())
+    records = [
+        UndoRecord(
+            r.branch_id,
+            r.seq,
+            r.state,
+            r.format,
+            (r.table_schema, r.table_name),
+            tuple(r.columns),
+            tuple(r.befores),
+            tuple(r.afters),
+        )
+        for r in stored
+        if r.state == "IMAGE"
+    ]
+    differences = Restorer(connection, facts).restore([list(record.changes()) for record in records])
+    if not differences and records:
+        empty = {name: None for name in ("table_schema", "table_name", "columns", "befores", "afters")}
+        connection.execute(update(undo_log).where(mine, undo_log.c.seq == 1).values(state="UNDONE", **empty))
+        connection.execute(delete(undo_log).where(mine, undo_log.c.seq > 1))
+    return differences
+
+
+def _record(r: Any) -> UndoRecord:
+    table = r.table_schema, r.table_name
+    return UndoRecord(r.branch_id, r.seq, r.state, r.format, table, tuple(r.columns), tuple(r.befores), tuple(r.afters))
