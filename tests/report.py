@@ -10,8 +10,12 @@ import pytest
 from tests.chaos import matrix
 
 _FOUNDATION = ("unit", "contract", "integration", "acceptance", "simulation", "chaos", "servers", "house", "docs")
-SHARES = {"the foundation and TCC": (9.0, _FOUNDATION)}
-"""Minutes, and the folders under tests/ that share them."""
+SHARES = {
+    "the foundation and TCC": (9.0, _FOUNDATION),
+    "AT and XA": (8.0, ("unit/rm", "contract/rm")),
+}
+"""Minutes, and the folders under tests/ that share them; of a folder those within it that are named have a share of their own."""
+_APART = frozenset(folder for _, folders in SHARES.values() for folder in folders if "/" in folder)
 
 _seconds: dict[str, float] = defaultdict(float)
 
@@ -19,7 +23,8 @@ _seconds: dict[str, float] = defaultdict(float)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add up."""
     parts = Path(report.nodeid.split("::")[0]).parts
-    _seconds[parts[1] if len(parts) > 2 else parts[0]] += report.duration
+    inner = "/".join(parts[1:3])
+    _seconds[inner if inner in _APART else parts[1] if len(parts) > 2 else parts[0]] += report.duration
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
