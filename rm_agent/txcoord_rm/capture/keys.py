@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from txcoord_rm.catalogue.table import Column, Event, Table
 
 _AS_WRITTEN = frozenset(
-    {"smallint", "integer", "bigint", "oid", "boolean", "uuid", "date", "bytea", "inet", "macaddr", "bit", "bit varying"}
+    {"smallint", "integer", "bigint", "oid", "boolean", "uuid", "date", "inet", "macaddr", "bit", "bit varying"}
     | {"timestamp without time zone", "time without time zone", "character", "character varying", "text", "name"}
 )
 """Types whose equal values have equal texts; of those with a collation, where that is deterministic."""
@@ -59,6 +59,8 @@ def _canonical(column: Column, row: Row) -> str | None:
     match column.base:
         case base if base in _AS_WRITTEN:
             return f"{value}::text"
+        case "bytea":
+            return f"encode({value}, 'hex')"
         case "numeric":
             return f"trim_scale({value})::text"
         case "real" | "double precision":
@@ -66,7 +68,7 @@ def _canonical(column: Column, row: Row) -> str | None:
         case "timestamp with time zone":
             return f"({value} AT TIME ZONE 'UTC')::text"
         case base if base.rpartition(".")[2] == "citext":
-            return f"lower({value}::text)"
+            return f'lower({value}::text COLLATE "default")'
     return None
 
 

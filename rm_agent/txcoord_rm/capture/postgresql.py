@@ -24,6 +24,8 @@ HIDDEN = 4
 _OLD_OR_NEW = re.compile(r"\b(?:old|new)\b", re.IGNORECASE)
 _OLD_AND_NEW = 180_000
 """`server_version_num` of the first version whose RETURNING shows both."""
+_OURS = frozenset({"txcoord_undo_log", "txcoord_fence"})
+_UNSTABLE = frozenset({"money"})
 _RECORD = (
     "INSERT INTO txcoord_undo_log "
     "(branch_id, seq, state, xid, format, created_at, table_schema, table_name, columns, befores, afters)"
@@ -62,12 +64,24 @@ def capture(statement: Statement, table: Table, version: int, binds: Binds) -> C
 
 def _check(statement: Statement, table: Table, version: int) -> None:
     name = f"{table.schema}.{table.name}"
-    if table.obstacle:
-        raise refuse(statement.sql, f"{name} cannot be captured: {table.obstacle}", "do the work in a TCC branch")
-    events = {Event(statement.verb.value)} | ({Event.UPDATE} if statement.assigned else set())
-    for event in sorted(events, key=lambda e: e.value):
-        if effect := table.hidden_effect(event, statement.assigned):
-            raise refuse(statement.sql, f"{effect}, without undo records", "change those rows by statements of their own")
+    if table.obstacle or table.name in _OURS:
+        reason = table.obstacle or "it is txcoord's own"
+        raise refuse(statement.sql, f"{name} cannot be captured: {reason}", "do the work in a TCC branch")
+    if unknown := set(statement.assigned) - {column.name for column in table.columns}:
+        raise refuse(statement.sql, f"{name} has no column {min(unknown)}", "write names as the catalogue has them")
+    for column in table.columns:
+        if column.base in _UNSTABLE or column.base.startswith("reg"):
+            raise refuse(statement.sql, f"how {name}.{column.name} of type {column.type} is written depends on settings")
+        if column.identity and column.name in statement.assigned:
+            raise refuse(statement.sql, f"{name}.{column.name} is numbered by the database and cannot be set back")
+    now, then = _events(statement, table)
+    effects = [table.carried_on(event, table.follows(statement.assigned)) for event in now]
+    effects += [table.triggered(event) for event in (*now, *then)]
+    if effect := next(filter(None, effects), ""):
+        raise refuse(statement.sql, f"{effect}, without undo records", "change those rows by statements of their own")
+    returning = statement.returning
+    if returning is not None and all(map(_OLD_OR_NEW.search, (returning.of(statement.sql), statement.sql[: returning.start]))):
+        raise refuse(statement.sql, "old and new may be names of its own", "name its tables and columns otherwise")
     if version < _OLD_AND_NEW and statement.others is not None and statement.verb is Verb.UPDATE and statement.stars:
         raise refuse(
             statement.sql, "RETURNING * of an UPDATE ... FROM cannot be told apart before version 18", "name its columns"
@@ -80,6 +94,15 @@ def _check(statement: Statement, table: Table, version: int) -> None:
         )
 
 
+def _events(statement: Statement, table: Table) -> tuple[list[Event], list[Event]]:
+    """What happens to rows now, and what happens to them in an undo."""
+    now = {Event(statement.verb.value)} | ({Event.UPDATE} if statement.assigned else set())
+    if statement.assigned and table.partitioned:
+        now = set(Event)  # a row that moves to another partition goes here and comes there
+    undone = {Event.INSERT: Event.DELETE, Event.DELETE: Event.INSERT, Event.UPDATE: Event.UPDATE}
+    return [event for event in Event if event in now], [undone[event] for event in now]
+
+
 class _Rewriter:
     def __init__(self, statement: Statement, table: Table, version: int, binds: Binds) -> None:
         self.s = statement
@@ -89,7 +112,8 @@ class _Rewriter:
         self.keys = Keys(table)
         assert statement.target is not None
         self.target = statement.target
-        self.reference = self.target.alias or self.target.name.of(statement.sql)
+        written = self.target.alias or self.target.name.of(statement.sql)
+        self.reference = written.replace("%%", "%") if binds is Binds.PERCENT else written  # `ours` doubles it again
         self.image = self._image()
         self.joins_itself = statement.verb is Verb.UPDATE and not self.both
 
@@ -128,6 +152,8 @@ class _Rewriter:
         written = (column.name for column in self.table.columns if not column.generated)
         if self.s.verb is not Verb.UPDATE or self.table.fires(Event.UPDATE, after=False):
             return tuple(written)
+        if not set(self.table.primary_key).isdisjoint(self.s.assigned):
+            return tuple(written)  # a row that has moved is known again by all that it has
         needed = {*self.table.primary_key, *self.s.assigned}
         return tuple(name for name in written if name in needed)
 
@@ -150,7 +176,7 @@ class _Rewriter:
     def _columns(self, old: Row, new: Row) -> None:
         """Lock keys and images of the row that is called `old` before, and `new` after."""
         verb, before, after = self.s.verb, old.record(self.image), new.record(self.image)
-        changed = self.image if verb is Verb.UPDATE else self.s.assigned
+        changed = self.table.follows(self.image if self.table.fires(Event.UPDATE, after=False) else self.s.assigned)
         keys = self.keys.expressions(Event(verb.value), changed, old, new)
         if verb is Verb.INSERT and self.s.assigned:
             keys += [key for key in self.keys.expressions(Event.UPDATE, changed, old, new) if key not in keys]

@@ -47,7 +47,7 @@ SELECT pg_catalog.jsonb_build_object(
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'name', a.attname, 'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
             'base', pg_catalog.format_type(COALESCE(NULLIF(t.typbasetype, 0), t.oid), NULL),
-            'generated', a.attgenerated <> '', 'identity', a.attidentity <> '',
+            'generated', a.attgenerated <> '', 'identity', a.attidentity = 'a',
             'deterministic', COALESCE(o.collisdeterministic, true)) ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
         LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
@@ -66,9 +66,11 @@ SELECT pg_catalog.jsonb_build_object(
         WHERE i.indrelid = c.oid AND i.indislive AND (i.indisunique OR i.indisexclusion)),
     'triggers', (
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-            'name', g.tgname, 'type', g.tgtype, 'known', l.lanname IN ('internal', 'c')) ORDER BY g.tgname)
+            'name', g.tgname, 'type', g.tgtype,
+            'known', p.pronamespace = 'pg_catalog'::regnamespace AND p.proname IN (
+                'tsvector_update_trigger', 'tsvector_update_trigger_column', 'suppress_redundant_updates_trigger')
+            ) ORDER BY g.tgname)
         FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
-        JOIN pg_catalog.pg_language l ON l.oid = p.prolang
         WHERE g.tgrelid IN (SELECT oid FROM family) AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A')),
     'references', (
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -84,7 +86,7 @@ SELECT pg_catalog.jsonb_build_object(
                 JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = f.attnum)) ORDER BY k.oid)
         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
         JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-        WHERE k.contype = 'f' AND k.confrelid IN (SELECT oid FROM lineage))
+        WHERE k.contype = 'f' AND k.confrelid IN (SELECT oid FROM lineage UNION SELECT oid FROM family))
 )::text AS facts
 FROM target c
 """
@@ -113,7 +115,8 @@ def table(facts: str) -> Table:
             )
             for r in f["references"] or []
         ),
-        obstacle=_obstacle(f, bool(primary)),
+        partitioned=f["kind"] == "p",
+        obstacle=_obstacle(f, primary),
     )
 
 
@@ -123,10 +126,10 @@ def _unique(i: dict[str, Any]) -> Unique:
 
 def _trigger(t: dict[str, Any]) -> Trigger:
     events = frozenset(event for bit, event in _EVENTS if t["type"] & bit)
-    return Trigger(t["name"], events, not t["type"] & _BEFORE, bool(t["known"] and t["type"] & _ROW))
+    return Trigger(t["name"], events, not t["type"] & _BEFORE, bool(t["known"] and t["type"] & _ROW and t["type"] & _BEFORE))
 
 
-def _obstacle(f: dict[str, Any], has_key: bool) -> str:
+def _obstacle(f: dict[str, Any], key: tuple[str, ...]) -> str:
     if f["kind"] not in "rp":
         return _KINDS.get(f["kind"], "it is no table")
     if f["persistence"] == "t":
@@ -135,4 +138,6 @@ def _obstacle(f: dict[str, Any], has_key: bool) -> str:
         return "it has rules, which write other statements than the application"
     if f["inherits"]:
         return "it inherits, or is inherited from, so that a row's columns are not known from the statement"
-    return "" if has_key else "it has no primary key"
+    if any(column["generated"] and column["name"] in key for column in f["columns"] or []):
+        return "its primary key is generated"
+    return "" if key else "it has no primary key"

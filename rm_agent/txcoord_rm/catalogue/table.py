@@ -27,7 +27,7 @@ class Column:
         type: Its type with modifiers, as the database writes it.
         base: The type below a domain, without modifiers: what equality of its values depends on.
         generated: Whether its value follows from others, so that nobody writes it.
-        identity: Whether the database numbers it.
+        identity: Whether the database numbers it, always.
         deterministic: Whether two texts are equal only when their bytes are.
     """
 
@@ -104,6 +104,7 @@ class Table:
         uniques: What else rows must differ in.
         triggers: Of users.
         references: By which other tables change with this one.
+        partitioned: Whether its rows are in partitions, between which an UPDATE may move them.
         obstacle: Why it cannot be captured at all; empty: it can.
     """
 
@@ -116,7 +117,13 @@ class Table:
     uniques: tuple[Unique, ...] = ()
     triggers: tuple[Trigger, ...] = ()
     references: tuple[Reference, ...] = ()
+    partitioned: bool = False
     obstacle: str = ""
+
+    def follows(self, assigned: Iterable[str]) -> frozenset[str]:
+        """Columns that change with those that are assigned to."""
+        changed = frozenset(assigned)
+        return changed | {column.name for column in self.columns if column.generated} if changed else changed
 
     def column(self, name: str) -> Column:
         """The column of that name."""
@@ -126,16 +133,18 @@ class Table:
         """Whether a trigger of users fires before or after an event."""
         return any(event in trigger.events and trigger.after is after for trigger in self.triggers)
 
-    def hidden_effect(self, event: Event, changed: Iterable[str]) -> str:
-        """What else changes with a row that no capture of the statement sees; empty: nothing.
+    def triggered(self, event: Event) -> str:
+        """What a trigger may change that no capture of the statement sees; empty: nothing."""
+        names = (trigger.name for trigger in self.triggers if event in trigger.events and not trigger.own_row_only)
+        return next((f"the trigger {name} may change other rows" for name in names), "")
+
+    def carried_on(self, event: Event, changed: Iterable[str]) -> str:
+        """Which rows of other tables change with a row; empty: none.
 
         Args:
             event: What happens to the row.
-            changed: Columns that an UPDATE sets.
+            changed: Columns that an UPDATE changes.
         """
-        for trigger in self.triggers:
-            if event in trigger.events and not trigger.own_row_only:
-                return f"the trigger {trigger.name} may change other rows"
         for reference in self.references:
             moved = event is Event.UPDATE and reference.on_update and not set(reference.columns).isdisjoint(changed)
             if (event is Event.DELETE and reference.on_delete) or moved:

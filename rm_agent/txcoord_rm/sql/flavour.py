@@ -77,9 +77,11 @@ def pattern(flavour: Flavour) -> re.Pattern[str]:
     """Matches one token; the name of the group that matched is its kind.
 
     The groups: space, comment, executable (a comment that the database executes), open_comment (the start of one that may contain
-    others), string, escaped (a string with backslash escapes), name, bind, variable, number, word, sign.
+    others), string, escaped (a string with backslash escapes), name, doubled (a percent sign), bind, variable, number, word, and
+    sign.
     """
     bind = _BINDS[flavour.binds]
+    doubled = "%%" if flavour.binds is Binds.PERCENT else "(?!)"
     parts: tuple[str, ...]
     match flavour.family:
         case Family.POSTGRESQL:
@@ -90,6 +92,7 @@ def pattern(flavour: Flavour) -> re.Pattern[str]:
                 rf"(?P<escaped>[eE]{_ESCAPED})",
                 rf"(?P<string>(?:[bBxXnN]|[uU]&)?{_PLAIN}|\$(?P<tag>(?:[{_LETTER}][{_LETTER}0-9]*)?)\$.*?\$(?P=tag)\$)",
                 rf"(?P<name>(?:[uU]&)?{_QUOTED})",
+                rf"(?P<doubled>{doubled})",
                 rf"(?P<bind>{bind})",
                 rf"(?P<number>{_NUMBER})",
                 rf"(?P<word>[{_LETTER}][{_LETTER}0-9$]*)",
@@ -106,6 +109,7 @@ def pattern(flavour: Flavour) -> re.Pattern[str]:
                 r"(?P<escaped>(?!))",
                 rf"(?P<string>[nNxXbB]?(?:{string}))",
                 rf"(?P<name>{name})",
+                rf"(?P<doubled>{doubled})",
                 rf"(?P<bind>{bind})",
                 rf"(?P<variable>@@?(?:[{_LETTER}0-9.$]+|{_BACKTICKED}|{_PLAIN}|{_QUOTED}))",
                 rf"(?P<number>{_NUMBER})",

@@ -100,10 +100,12 @@ def _token(sql: str, group: str, text: str, start: int, depth: int, before: list
             if after_dot:
                 return Token(Kind.NAME, text, start, end, depth)
             return Token(Kind.WORD, text.upper() if text.isascii() else text, start, end, depth)
+        case "doubled":
+            return Token(Kind.SIGN, text, start, end, depth)
         case "sign":
             if text in "'\"`" or (text == "$" and flavour.family is Family.POSTGRESQL and flavour.binds is not Binds.DOLLAR):
                 raise refuse(sql, f"what begins with {sql[start : start + 20]!r} does not end")
-            if text == "%" and flavour.binds is Binds.PERCENT and sql[end : end + 1] != "%" and sql[start - 1 : start] != "%":
+            if text == "%" and flavour.binds is Binds.PERCENT:
                 raise refuse(sql, "a single % stands where the driver expects a placeholder", "write %%")
             return Token(Kind.SIGN, text, start, end, depth)
         case "number":

@@ -6,7 +6,7 @@ import re
 
 from txcoord_proto.errors import UnsupportedSqlError
 
-from txcoord_rm.sql.flavour import Family, Flavour
+from txcoord_rm.sql.flavour import Binds, Family, Flavour
 from txcoord_rm.sql.lexer import Kind, tokens
 from txcoord_rm.sql.statement import Span
 from txcoord_rm.sql.unsupported import refuse
@@ -25,6 +25,7 @@ class Reader:
     def __init__(self, sql: str, flavour: Flavour) -> None:
         self.sql = sql
         self.family = flavour.family
+        self.binds = flavour.binds
         self.tokens = tokens(sql, flavour)
         while self.tokens and self.tokens[-1].text == ";":
             self.tokens.pop()
@@ -59,6 +60,8 @@ class Reader:
 
     def read(self, written: str) -> str:
         """A name that is written so, as the database reads it."""
+        if self.binds is Binds.PERCENT:
+            written = written.replace("%%", "%")
         first = written[0]
         if first in "uU" and written[1:2] == "&":
             raise self.refuse('a name is written as U&"..."', "write it without escapes")

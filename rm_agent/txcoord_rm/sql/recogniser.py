@@ -97,7 +97,7 @@ class _Text(Reader):
     def _check_nested_changes(self) -> None:
         """No statement that changes rows may stand inside another: its rows would not be captured."""
         for i in range(1, len(self.tokens) - 1):
-            if self.tokens[i - 1].text == "(" and self.word(i) in words.CHANGES:
+            if self.tokens[i].depth and self.word(i) in words.CHANGES and self.at(i - 1) not in ("FOR", "KEY"):
                 follower = self.tokens[i + 1]
                 if follower.kind in (Kind.WORD, Kind.NAME):
                     raise self.refuse(
@@ -115,7 +115,16 @@ class _Text(Reader):
         forbidden = found & words.FUNCTIONS[self.family]
         if forbidden:
             raise self.refuse(f"the effects of {min(forbidden)}() cannot be taken back")
+        if "set_config" in found and not all(self._sets_own_by_call(i) for i in range(len(self.tokens))):
+            raise self.refuse(*words.REASONS["SET"])
         return frozenset(found)
+
+    def _sets_own_by_call(self, i: int) -> bool:
+        """Whether what stands here is no call of set_config, or one for a setting of the application's own: `app.tenant`."""
+        if self.kind(i) not in (Kind.WORD, Kind.NAME) or self.name(i) != "set_config":
+            return True
+        setting = self.tokens[i + 2] if i + 2 < len(self.tokens) else None
+        return setting is not None and setting.kind is Kind.STRING and "." in setting.text
 
     def _made(self, verb: Verb, at: int, target_at: int = -1, returning_at: int | None = None, **parts: Any) -> Statement:
         """The statement; at its places stand the verb, the last part of its table's name, and RETURNING if there is one."""
@@ -156,7 +165,7 @@ class _Text(Reader):
                 return self._made(Verb.RELEASE, at, savepoint=self.name(len(self.tokens) - 1))
             case "ROLLBACK" if any(self.word(i) == "TO" for i in range(at, len(self.tokens))):
                 return self._made(Verb.ROLLBACK_TO, at, savepoint=self.name(len(self.tokens) - 1))
-            case "EXPLAIN" if not any(self.word(i) in ("ANALYZE", "ANALYSE") for i in range(at, len(self.tokens))):
+            case "EXPLAIN" if self._only_explains(at):
                 return self._made(Verb.READ, at)
             case "DECLARE" if self.family is Family.POSTGRESQL and not any(
                 self.word(i) == "FOR" and self.word(i + 1) in _LOCKS for i in range(at, len(self.tokens) - 1)
@@ -169,6 +178,15 @@ class _Text(Reader):
             case _ if first in words.PASSING[self.family]:
                 return self._made(Verb.READ, at)
         raise self.refuse(*words.REASONS.get(first, words.UNKNOWN))
+
+    def _only_explains(self, at: int) -> bool:
+        """Whether nothing but harmless options stands before the statement that is explained."""
+        for i in range(at + 1, len(self.tokens)):
+            if self.word(i) in words.QUERIES | words.CHANGES | {"WITH"}:
+                return True
+            if self.at(i) not in words.EXPLAIN:
+                break
+        return False
 
     def _is_telling(self, at: int) -> bool:
         names = [self.name(i).upper() for i in range(at + 1, min(at + 4, len(self.tokens)))]

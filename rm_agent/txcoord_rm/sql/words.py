@@ -61,9 +61,17 @@ REASONS: dict[str, tuple[str, str]] = (
 )
 UNKNOWN = "it is none of the statements that can be undone", "use INSERT, UPDATE and DELETE, or do the work in a TCC branch"
 
+EXPLAIN = frozenset(
+    {"(", ")", ",", "=", "COSTS", "ON", "OFF", "TRUE", "FALSE", "VERBOSE", "SETTINGS", "SUMMARY", "GENERIC_PLAN", "MEMORY"}
+    | {"FORMAT", "TEXT", "JSON", "YAML", "XML", "TREE", "TRADITIONAL", "EXTENDED", "PARTITIONS", "QUERY", "PLAN"}
+)
+"""Options with which a statement is explained and not run."""
+
 FUNCTIONS = {
     Family.POSTGRESQL: frozenset({"pg_notify", "query_to_xml", "query_to_xml_and_xmlschema", "database_to_xml", "xpath_table"})
     | {"lo_create", "lo_creat", "lo_from_bytea", "lo_put", "lo_unlink", "lo_import", "lo_open", "lo_truncate", "lowrite"}
+    | {"lo_truncate64", "pg_logical_slot_get_changes", "pg_logical_slot_get_binary_changes", "pg_drop_replication_slot"}
+    | {"pg_create_logical_replication_slot", "pg_replication_slot_advance", "dblink_open", "pg_reload_conf"}
     | {"dblink", "dblink_exec", "dblink_send_query", "pg_logical_emit_message", "pg_file_write", "pg_terminate_backend"},
     Family.MYSQL: frozenset({"load_file"}),
     Family.SQLITE: frozenset({"load_extension", "writefile", "edit"}),

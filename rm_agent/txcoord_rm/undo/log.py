@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from txcoord_rm.undo.item import UndoRecord
+from txcoord_rm.undo.item import CorruptRecordError, UndoRecord
 from txcoord_rm.undo.postgresql import Difference, Facts, Restorer
 
 metadata = MetaData()
@@ -52,6 +52,7 @@ undo_log = Table(
 _NOW = text("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
 _SETTINGS = text(
     "SELECT set_config('datestyle', 'ISO, MDY', true), set_config('extra_float_digits', '1', true), "
+    "set_config('intervalstyle', 'postgres', true), set_config('row_security', 'off', true), "
     "set_config('lock_timeout', '2s', true)"
 )
 
@@ -66,36 +67,37 @@ def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Fac
         CorruptRecordError: A record cannot be read.
     """
     connection.execute(_SETTINGS)
-    guards = insert(undo_log).on_conflict_do_nothing().returning(undo_log.c.branch_id)
+    guards = insert(undo_log).on_conflict_do_nothing()
     values = {"seq": 1, "state": "GUARD", "xid": xid, "format": 1}
-    late = {
-        connection.execute(guards.values(**values, branch_id=branch_id, created_at=_NOW)).scalar_one_or_none()
-        for branch_id in sorted(branch_ids)
-    }
-    begun = [branch_id for branch_id in branch_ids if branch_id not in late]
-    mine = undo_log.c.branch_id.in_(begun)
-    newest_first = (undo_log.c.created_at.desc(), undo_log.c.branch_id.desc(), undo_log.c.seq.desc())
-    stored = connection.execute(select(undo_log).where(mine).order_by(*newest_first).with_for_update())
-    records = [
-        UndoRecord(
-            r.branch_id,
-            r.seq,
-            r.state,
-            r.format,
-            (r.table_schema, r.table_name),
-            tuple(r.columns),
-            tuple(r.befores),
-            tuple(r.afters),
-        )
-        for r in stored
-        if r.state == "IMAGE"
-    ]
+    for branch_id in sorted(branch_ids):
+        connection.execute(guards.values(**values, branch_id=branch_id, created_at=_NOW))
+    mine = undo_log.c.branch_id.in_(branch_ids)
+    stored = connection.execute(select(undo_log).where(mine).order_by(undo_log.c.seq).with_for_update()).all()
+    branches: dict[int, list[Any]] = {}
+    for row in stored:
+        branches.setdefault(row.branch_id, []).append(row)
+    for branch_id, rows in branches.items():
+        _check(branch_id, rows, xid)
+    newest_first = sorted(branches.values(), key=lambda rows: (rows[-1].created_at, rows[-1].branch_id), reverse=True)
+    records = [_record(row) for rows in newest_first for row in reversed(rows) if row.state == "IMAGE"]
     differences = Restorer(connection, facts).restore([list(record.changes()) for record in records])
-    if not differences and records:
+    if not differences:
+        images = mine & (undo_log.c.state == "IMAGE")
         empty = {name: None for name in ("table_schema", "table_name", "columns", "befores", "afters")}
-        connection.execute(update(undo_log).where(mine, undo_log.c.seq == 1).values(state="UNDONE", **empty))
-        connection.execute(delete(undo_log).where(mine, undo_log.c.seq > 1))
+        connection.execute(delete(undo_log).where(images, undo_log.c.seq > 1))
+        connection.execute(update(undo_log).where(images).values(state="UNDONE", **empty))
     return differences
+
+
+def _check(branch_id: int, rows: Sequence[Any], xid: str) -> None:
+    """Refuse records that cannot be all of what a branch did: then nothing is restored from them."""
+    whole = [row.seq for row in rows] == list(range(1, len(rows) + 1))
+    alike = len(rows) == 1 or all(row.state == "IMAGE" for row in rows)
+    if not whole or not alike or any(row.xid != xid for row in rows):
+        raise CorruptRecordError(
+            f"the undo records of branch {branch_id} of {xid} are not complete, or of another transaction: "
+            + ", ".join(f"{row.seq} {row.state} of {row.xid}" for row in rows)
+        )
 
 
 def _record(r: Any) -> UndoRecord:

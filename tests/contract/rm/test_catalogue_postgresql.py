@@ -79,7 +79,7 @@ def test_a_partition_takes_locks_under_its_root(connection: Connection) -> None:
     assert {t.primary_key for t in seen.values()} == {("a",)}
     assert {t.obstacle for t in seen.values()} == {""}
     assert all(t.fires(Event.UPDATE, after=False) for t in seen.values()), "a trigger of a partition fires for its parents"
-    assert all(t.hidden_effect(Event.DELETE, ()) for t in seen.values())
+    assert all(t.carried_on(Event.DELETE, ()) for t in seen.values())
 
 
 def test_triggers(connection: Connection) -> None:
@@ -99,8 +99,8 @@ def test_triggers(connection: Connection) -> None:
         ("before_update", {Event.UPDATE}, False, False),
         ("same", {Event.DELETE}, False, True),
     ]
-    assert "before_update may change other rows" in seen.hidden_effect(Event.UPDATE, ())
-    assert seen.hidden_effect(Event.DELETE, ()) == ""
+    assert "before_update may change other rows" in seen.triggered(Event.UPDATE)
+    assert seen.triggered(Event.DELETE) == ""
 
 
 def test_foreign_keys_that_carry_a_change_on(connection: Connection) -> None:
@@ -117,10 +117,10 @@ def test_foreign_keys_that_carry_a_change_on(connection: Connection) -> None:
         ("public.follows", ("b",), ("b",), False, True),
         ("public.stays", ("a",), ("a",), False, False),
     ]
-    assert "rows of public.cascades change with it" in seen.hidden_effect(Event.DELETE, ())
-    assert "rows of public.follows change with it" in seen.hidden_effect(Event.UPDATE, ("b", "c"))
-    assert seen.hidden_effect(Event.UPDATE, ("c",)) == ""
-    assert seen.hidden_effect(Event.INSERT, ()) == ""
+    assert "rows of public.cascades change with it" in seen.carried_on(Event.DELETE, ())
+    assert "rows of public.follows change with it" in seen.carried_on(Event.UPDATE, ("b", "c"))
+    assert seen.carried_on(Event.UPDATE, ("c",)) == ""
+    assert seen.carried_on(Event.INSERT, ()) == ""
 
 
 def test_unique_rules_that_columns_do_not_tell(connection: Connection) -> None:

@@ -40,6 +40,8 @@ def part(statement: Statement, name: str) -> str | None:
         (PSYCOPG, "EXPLAIN UPDATE t SET a = 1", Verb.READ),
         (PSYCOPG, "SET LOCAL lock_timeout = '2s'", Verb.READ),
         (PSYCOPG, "SET app.tenant = '7'", Verb.READ),
+        (PSYCOPG, "SELECT set_config('app.tenant', %s, true)", Verb.READ),
+        (PSYCOPG, "EXPLAIN (FORMAT JSON, COSTS OFF) DELETE FROM t", Verb.READ),
         (PSYCOPG, "DECLARE c CURSOR FOR SELECT 1", Verb.READ),
         (PSYCOPG, "/* a /* b */ UPDATE */ DELETE FROM t", Verb.DELETE),
         (PSYCOPG, "-- UPDATE t SET a = 1\nSELECT 1", Verb.READ),
@@ -84,6 +86,11 @@ def test_what_it_does(recogniser: Recogniser, sql: str, verb: Verb) -> None:
         (PSYCOPG, "SET standard_conforming_strings = off", "how the session reads SQL"),
         (PSYCOPG, "SET TRANSACTION READ ONLY", "how the session reads SQL"),
         (PSYCOPG, "EXPLAIN (ANALYZE) UPDATE t SET a = 1", "runs what it explains"),
+        (PSYCOPG, 'EXPLAIN ("analyze") DELETE FROM t', "runs what it explains"),
+        (PSYCOPG, "EXPLAIN EXECUTE p", "runs what it explains"),
+        (PSYCOPG, "WITH x AS (WITH y AS (SELECT 1) DELETE FROM t RETURNING 1) SELECT * FROM x", "inside WITH"),
+        (PSYCOPG, "SELECT set_config('datestyle', 'German', false)", "how the session reads SQL"),
+        (PSYCOPG, "SELECT set_config('app.a', '1', true), set_config(%s, '1', true)", "how the session reads SQL"),
         (PSYCOPG, "SELECT * INTO u FROM t", "writes what it reads"),
         (PSYCOPG, "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x", "inside WITH"),
         (PSYCOPG, "WITH x AS MATERIALIZED (UPDATE t SET a = 1 RETURNING *) INSERT INTO u SELECT * FROM x", "inside WITH"),
@@ -251,6 +258,12 @@ def test_letters_that_only_look_like_words_of_sql() -> None:
     found = PSYCOPG.recognise("UPDATE \u00c4\u00e4 SET A = 1")
     assert found.target is not None
     assert found.target.parts == ("\u00c4\u00e4",), "PostgreSQL folds no letters but those of ASCII"
+
+
+def test_a_doubled_percent_sign_is_one_sign() -> None:
+    assert PSYCOPG.recognise("SELECT a %%b, %s").binds[0].text == "%s"
+    assert len(PSYCOPG.recognise("SELECT a %%%s").binds) == 1
+    assert PSYCOPG.recognise('UPDATE t SET "a%%" = 1').assigned == ("a%",)
 
 
 def test_long_statements_are_shown_short() -> None:
