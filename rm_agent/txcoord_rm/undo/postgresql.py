@@ -64,7 +64,8 @@ class Restorer:
         Returns:
             Rows that are not as the transaction left them; with any, the local transaction has to be rolled back.
         """
-        pending = [list(item) for item in items]
+        every = [list(item) for item in items]
+        pending = every
         while pending:
             left = [item for item in pending if not self._undo(item)]
             if len(left) == len(pending):
@@ -74,6 +75,16 @@ class Restorer:
                     Difference(c, c.after) for i in pending for c in i
                 ]
             pending = left
+        savepoint = self._connection.begin_nested()
+        try:
+            self._connection.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))  # those that would else fail at COMMIT
+        except IntegrityError as error:
+            savepoint.rollback()
+            reason = _first_line(error)
+            return [
+                Difference(change, self._current(change, change.after or change.before), reason) for i in every for change in i
+            ]
+        savepoint.commit()
         return []
 
     def _undo(self, item: list[Change], may_be_back: bool = False) -> bool:
@@ -112,7 +123,7 @@ class Restorer:
         except IntegrityError as error:
             savepoint.rollback()
             for change in changes:
-                self._reasons[id(change)] = str(error.orig).split("\n", 1)[0]
+                self._reasons[id(change)] = _first_line(error)
             return None
         savepoint.commit()
         for n in undone:
@@ -221,6 +232,10 @@ class Restorer:
                 f"{'.'.join(change.table)} has no column {min(missing)} any more, which an undo record names"
             )
         return table
+
+
+def _first_line(error: IntegrityError) -> str:
+    return str(error.orig).split("\n", 1)[0]
 
 
 def _escaped(sql: str) -> str:

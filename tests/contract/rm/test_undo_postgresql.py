@@ -233,6 +233,18 @@ def test_rows_that_a_policy_hides_are_not_taken_for_gone(database: Database) -> 
         database.plain("DROP OWNED BY txcoord_blind", "DROP ROLE txcoord_blind")
 
 
+def test_constraints_that_wait_for_the_commit_are_asked_before(database: Database) -> None:
+    database.plain(
+        "CREATE TABLE d (id int PRIMARY KEY, v int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        "INSERT INTO d VALUES (1, 1)",
+    )
+    branch = database.branch("UPDATE d SET v = 2")
+    database.plain("INSERT INTO d VALUES (2, 1)")
+    (difference,) = database.undo(branch)
+    assert "duplicate key" in difference.reason
+    assert database.rows("d") == ["(1,2)", "(2,1)"]
+
+
 def test_records_that_are_not_complete_are_refused(database: Database) -> None:
     branch = database.branch("UPDATE acct SET bal = 1 WHERE id = 1", "UPDATE acct SET bal = 2 WHERE id = 1")
     database.plain("DELETE FROM txcoord_undo_log WHERE seq = 1")
