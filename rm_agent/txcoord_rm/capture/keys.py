@@ -11,23 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from txcoord_rm.catalogue.table import Column, Event, Table
+from txcoord_rm.sql.quoting import literal, quoted
 
 _AS_WRITTEN = frozenset(
     {"smallint", "integer", "bigint", "oid", "boolean", "uuid", "date", "inet", "macaddr", "bit", "bit varying"}
     | {"timestamp without time zone", "time without time zone", "character", "character varying", "text", "name"}
 )
 """Types whose equal values have equal texts; of those with a collation, where that is deterministic."""
-
-
-def quoted(name: str) -> str:
-    """A name as it is written in SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A string constant, whatever standard_conforming_strings says."""
-    escaped = text.replace("'", "''")
-    return "E'" + escaped.replace("\\", "\\\\") + "'" if "\\" in text else f"'{escaped}'"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from txcoord_rm.capture.keys import Keys, Row, literal, quoted
+from txcoord_rm.capture.keys import Keys, Row
 from txcoord_rm.capture.splice import Splice, Spliced
 from txcoord_rm.catalogue.table import Event, Table
 from txcoord_rm.sql.flavour import Binds
+from txcoord_rm.sql.quoting import literal, quoted
 from txcoord_rm.sql.statement import Span, Statement, Verb
 from txcoord_rm.sql.unsupported import refuse
 

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 from txcoord_rm.catalogue.table import Column, Event, Reference, Table, Trigger, Unique
+from txcoord_rm.sql.quoting import literal
 
 # pg_trigger.tgtype, https://www.postgresql.org/docs/current/catalog-pg-trigger.html and src/include/catalog/pg_trigger.h
-_ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE, _INSTEAD = 1, 2, 4, 8, 16, 32, 64
+_ROW, _BEFORE, _INSERT, _DELETE, _UPDATE = 1, 2, 4, 8, 16
 _EVENTS = ((_INSERT, Event.INSERT), (_UPDATE, Event.UPDATE), (_DELETE, Event.DELETE))
 _KINDS = {
     "v": "it is a view",
@@ -18,7 +19,7 @@ _KINDS = {
 }
 _CHANGES_TOO = "cnd"  # CASCADE, SET NULL, SET DEFAULT
 
-FACTS = """
+_FACTS = """
 WITH RECURSIVE target AS (
     SELECT c.*, n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = pg_catalog.to_regclass(@name@)
@@ -90,11 +91,19 @@ SELECT pg_catalog.jsonb_build_object(
 )::text AS facts
 FROM target c
 """
-"""Takes the table's name as it is written in SQL for the parameter `@name@`; no row: there is no such table."""
+
+
+def query(name: str) -> str:
+    """A query for one text, which `table` reads; no row: there is no such table.
+
+    Args:
+        name: The table's, as it is written in SQL.
+    """
+    return _FACTS.replace("@name@", literal(name))
 
 
 def table(facts: str) -> Table:
-    """The table of which `FACTS` told."""
+    """The table of which the answer to `query` tells."""
     f: dict[str, Any] = json.loads(facts)
     indexes = f["indexes"] or []
     primary = next((tuple(i["columns"]) for i in indexes if i["primary"]), ())

@@ -67,10 +67,9 @@ def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Fac
         CorruptRecordError: A record cannot be read.
     """
     connection.execute(_SETTINGS)
-    guards = insert(undo_log).on_conflict_do_nothing()
-    values = {"seq": 1, "state": "GUARD", "xid": xid, "format": 1}
-    for branch_id in sorted(branch_ids):
-        connection.execute(guards.values(**values, branch_id=branch_id, created_at=_NOW))
+    guard = {"seq": 1, "state": "GUARD", "xid": xid, "format": 1, "created_at": _NOW}
+    guards = [guard | {"branch_id": branch_id} for branch_id in sorted(branch_ids)]
+    connection.execute(insert(undo_log).values(guards).on_conflict_do_nothing())
     mine = undo_log.c.branch_id.in_(branch_ids)
     stored = connection.execute(select(undo_log).where(mine).order_by(undo_log.c.seq).with_for_update()).all()
     branches: dict[int, list[Any]] = {}

@@ -14,8 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from txcoord_rm.capture.keys import quoted
+from txcoord_rm.capture.keys import Row
 from txcoord_rm.catalogue.table import Table
+from txcoord_rm.sql.quoting import quoted
 from txcoord_rm.undo.item import Change, CorruptRecordError, Image
 from txcoord_rm.undo.record import fields
 
@@ -81,9 +82,7 @@ class Restorer:
         except IntegrityError as error:
             savepoint.rollback()
             reason = _first_line(error)
-            return [
-                Difference(change, self._current(change, change.after or change.before), reason) for i in every for change in i
-            ]
+            return [Difference(change, self._found(change), reason) for i in every for change in i]
         savepoint.commit()
         return []
 
@@ -197,9 +196,13 @@ class Restorer:
 
     def _differences(self, item: list[Change]) -> Iterator[Difference]:
         for change in item:
-            current = self._current(change, change.after if change.after is not None else change.before)
+            current = self._found(change)
             if current != change.after or id(change) in self._reasons:
                 yield Difference(change, current, self._reasons.get(id(change), ""))
+
+    def _found(self, change: Change) -> Image | None:
+        """The row where the change left it, or took it from."""
+        return self._current(change, change.after if change.after is not None else change.before)
 
     def _current(self, change: Change, image: Image | None) -> Image | None:
         """The row with the primary key that an image has, in the columns of the images."""
@@ -249,7 +252,7 @@ def _name(name: str) -> str:
 
 def _record(columns: Iterable[str]) -> str:
     """The text of a row `t` in some columns."""
-    return f"CAST(ROW({', '.join(f't.{_name(column)}' for column in columns)}) AS text)"
+    return _escaped(Row("t").record(columns))
 
 
 class _Rows:

@@ -11,7 +11,7 @@ import pytest
 from psycopg.rows import dict_row
 from txcoord_proto.errors import UnsupportedSqlError
 from txcoord_rm.capture.postgresql import HIDDEN, capture
-from txcoord_rm.catalogue.postgresql import FACTS, table
+from txcoord_rm.catalogue.postgresql import query, table
 from txcoord_rm.sql.flavour import Binds, Family, Flavour
 from txcoord_rm.sql.recogniser import Recogniser
 
@@ -37,8 +37,7 @@ def run(connection: Connection, sql: str, parameters: Any = None) -> Ran:
     binds = Binds.NONE if parameters is None else Binds.PERCENT
     statement = RECOGNISERS[binds].recognise(sql)
     assert statement.target is not None
-    name = statement.target.name.of(sql).replace("'", "''")
-    facts = connection.execute(FACTS.replace("%", "%%").replace("@name@", f"'{name}'")).fetchone()
+    facts = connection.execute(query(statement.target.name.of(sql))).fetchone()
     assert facts is not None
     captured = capture(statement, table(str(facts[0])), connection.info.server_version, binds)
     connection.execute("DELETE FROM txcoord_undo_log")

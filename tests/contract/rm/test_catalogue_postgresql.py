@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import NotSupportedError
-from txcoord_rm.catalogue.postgresql import FACTS, table
+from txcoord_rm.catalogue.postgresql import query, table
 from txcoord_rm.catalogue.table import Event, Table, Unique
 
 from tests.servers.fixtures import FreshUrl
@@ -23,8 +23,7 @@ def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
 
 
 def facts(connection: Connection, name: str) -> Table:
-    literal = "'" + name.replace("'", "''") + "'"
-    return table(connection.scalars(text(FACTS.replace("@name@", literal).replace("::", "\\:\\:"))).one())
+    return table(connection.exec_driver_sql(query(name)).scalar_one())
 
 
 def make(connection: Connection, *statements: str) -> None:
@@ -157,4 +156,4 @@ def test_the_search_path_decides_which_table_a_name_means(connection: Connection
     assert facts(connection, "t").primary_key == ("a",)
     make(connection, "SET LOCAL search_path = s")
     assert facts(connection, "t").primary_key == ("b",)
-    assert connection.execute(text(FACTS.replace("@name@", "'nothing'").replace("::", "\\:\\:"))).all() == []
+    assert connection.exec_driver_sql(query("nothing")).all() == []

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 from txcoord_rm.capture.postgresql import capture
-from txcoord_rm.catalogue.postgresql import FACTS, table
+from txcoord_rm.catalogue.postgresql import query, table
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.flavour import Binds, Family, Flavour
 from txcoord_rm.sql.recogniser import Recogniser
@@ -71,8 +71,7 @@ class Database:
 
 
 def facts(connection: Connection, name: str) -> Table:
-    literal = "'" + name.replace("'", "''") + "'"
-    return table(connection.exec_driver_sql(FACTS.replace("@name@", literal)).scalar_one())
+    return table(connection.exec_driver_sql(query(name)).scalar_one())
 
 
 @pytest.fixture(params=["postgres", "postgres18"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from txcoord_proto.status import BranchType, Wait
@@ -14,9 +17,11 @@ from txcoord_server.store.open import open_store
 from tests.unit.server.books import Caller
 
 
-def make_node(path: Path) -> Node:
-    store = open_store(f"sqlite:///{path}/store.db", "default", "n1", "127.0.0.1:1", 3000, None, None)
-    return Node(EngineConfig(), store, "n1", SystemClock(), SystemRng())
+def make_node(
+    path: Path, writer: Executor | None = None, around_load: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Node:
+    store = open_store(f"sqlite:///{path}/store.db", "default", "n1", "127.0.0.1:1", 3000, writer, None)
+    return Node(EngineConfig(), store, "n1", SystemClock(), SystemRng(), around_load)
 
 
 class Driver:

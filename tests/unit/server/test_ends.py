@@ -15,16 +15,16 @@ from txcoord_proto.errors import ProtocolError, TxcoordError
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_server.domain.answers import OK, Refused
 from txcoord_server.engine.connection import Connection, Principal
-from txcoord_server.engine.engine import Engine, EngineConfig
+from txcoord_server.engine.engine import Engine
 from txcoord_server.engine.node import Moved, Node
-from txcoord_server.engine.ports import SystemClock, SystemRng
+from txcoord_server.engine.ports import SystemClock
 from txcoord_server.rpc.auth import Authenticator
 from txcoord_server.rpc.service import _tell
 from txcoord_server.rpc.session import Session
-from txcoord_server.store.open import open_store
+from txcoord_server.store.sql_store import SqlStore
 
 from tests.unit.server.books import STOCK
-from tests.unit.server.leader import Driver
+from tests.unit.server.leader import Driver, make_node
 
 
 def opened(node: Node) -> Session:
@@ -50,22 +50,22 @@ async def defect_of(node: Node) -> None:
 
 async def test_it_stops_while_requests_keep_coming(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as writer:
-        store = open_store(f"sqlite:///{tmp_path}/c.db", "default", "n1", "127.0.0.1:1", 3000, writer, None)
-        store._writer._disk.wait = float(
-            "inf"
-        )  # a slow disk, so that commits are written in the writer's thread, while others gather
-        node = Node(EngineConfig(), store, "n1", SystemClock(), SystemRng())
+        node = make_node(tmp_path, writer)
+        assert isinstance(node._store, SqlStore)
+        # A slow disk, so that commits are written in the writer's thread, while others gather.
+        node._store._writer._disk.wait = float("inf")
         running = asyncio.ensure_future(node.run())
         await node.placed.wait()
         engine = node.engine
         assert engine is not None
-        answered: list[object] = []
         before = engine.commit_seq
+
+        driver = Driver(engine)
 
         async def keep_asking() -> None:
             while True:
                 for _ in range(100):  # more than are always written in the engine's thread
-                    engine.ledger.answer((Answered(answered), 1), OK)
+                    engine.ledger.answer(driver.ticket(), OK)
                 engine.flush()
                 await asyncio.sleep(0)
 
@@ -75,20 +75,7 @@ async def test_it_stops_while_requests_keep_coming(tmp_path: Path) -> None:
         node.stop()
         await asyncio.wait_for(running, 20)
         asking.cancel()
-        assert answered
-
-
-class Answered:
-    """Somebody who asks."""
-
-    def __init__(self, answers: list[object]) -> None:
-        self._answers = answers
-
-    def may(self, resource: str) -> bool:
-        return True
-
-    def answer(self, request_id: int, answer: object) -> None:
-        self._answers.append(answer)
+        assert driver.caller.told
 
 
 async def test_it_does_not_begin_to_lead_when_it_is_told_to_stop_while_it_loads(tmp_path: Path) -> None:
@@ -97,8 +84,7 @@ async def test_it_does_not_begin_to_lead_when_it_is_told_to_stop_while_it_loads(
         yield
         node.stop()
 
-    store = open_store(f"sqlite:///{tmp_path}/c.db", "default", "n1", "127.0.0.1:1", 3000, None, None)
-    node = Node(EngineConfig(), store, "n1", SystemClock(), SystemRng(), stopped_meanwhile)
+    node = make_node(tmp_path, around_load=stopped_meanwhile)
     await asyncio.wait_for(node.run(), 20)
     assert not node.placed.is_set()
 

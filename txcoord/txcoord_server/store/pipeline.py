@@ -30,8 +30,8 @@ class Pipeline:
         self._pgconn = connection.pgconn
         self._names: dict[str, bytes] = {}
         """Of prepared texts."""
-        self._queued: list[str] = []
-        """Texts that are being prepared, and an empty one for each statement that is run, in order."""
+        self._queued: list[tuple[str, bytes] | None] = []
+        """In order, texts that are being prepared with their names, and None for each statement that is run."""
 
     def send(self, statements: Sequence[tuple[str, Parameters]]) -> None:
         """Hand statements over to the server; without `commit` nothing of them stays.
@@ -44,14 +44,15 @@ class Pipeline:
         """
         self._pgconn.enter_pipeline_mode()
         self._queued = []
-        names = self._names.copy()
+        fresh: dict[str, bytes] = {}
         for text, parameters in statements:
-            if text not in names:
-                names[text] = b"txc_%d" % len(names)
-                self._pgconn.send_prepare(names[text], text.encode())
-                self._queued.append(text)
-            self._pgconn.send_query_prepared(names[text], parameters)
-            self._queued.append("")
+            name = self._names.get(text) or fresh.get(text)
+            if name is None:
+                name = fresh[text] = b"txc_%d" % (len(self._names) + len(fresh))
+                self._pgconn.send_prepare(name, text.encode())
+                self._queued.append((text, name))
+            self._pgconn.send_query_prepared(name, parameters)
+            self._queued.append(None)
         self._pgconn.flush()
 
     async def commit(self) -> list[PGresult]:
@@ -66,13 +67,14 @@ class Pipeline:
         if len(results) != len(self._queued):
             raise psycopg.OperationalError(f"PostgreSQL gave {len(results)} results for {len(self._queued)} commands")
         ran = []
-        for text, result in zip(self._queued, results, strict=True):
+        for prepared, result in zip(self._queued, results, strict=True):
             if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
                 raise _failure(result)
-            if text:
-                self._names[text] = b"txc_%d" % len(self._names)
-            else:
+            if prepared is None:
                 ran.append(result)
+            else:
+                text, name = prepared
+                self._names[text] = name
         return ran
 
 
