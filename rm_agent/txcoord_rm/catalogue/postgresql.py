@@ -76,7 +76,7 @@ SELECT pg_catalog.jsonb_build_object(
     'references', (
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'table', pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(r.relname),
-            'delete', k.confdeltype, 'update', k.confupdtype,
+            'delete', k.confdeltype, 'update', k.confupdtype, 'itself', k.conrelid = k.confrelid,
             'columns', (
                 SELECT pg_catalog.jsonb_agg(a.attname ORDER BY f.place)
                 FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS f(attnum, place)
@@ -120,7 +120,12 @@ def table(facts: str) -> Table:
         triggers=tuple(trigger for t in f["triggers"] or [] if (trigger := _trigger(t)).events),
         references=tuple(
             Reference(
-                r["table"], tuple(r["theirs"]), tuple(r["columns"]), r["delete"] in _CHANGES_TOO, r["update"] in _CHANGES_TOO
+                r["table"],
+                tuple(r["theirs"]),
+                tuple(r["columns"]),
+                on_delete=r["delete"] in _CHANGES_TOO,
+                on_update=r["update"] in _CHANGES_TOO,
+                to_itself=r["itself"],
             )
             for r in f["references"] or []
         ),

@@ -82,6 +82,7 @@ class Reference:
         their_columns: Of the other table, by which it refers to this one.
         columns: Of this table, that it refers to.
         on_delete, on_update: Whether rows there go, or change, together with the row here.
+        to_itself: Whether the other table is this one.
     """
 
     table: str
@@ -89,6 +90,7 @@ class Reference:
     columns: tuple[str, ...]
     on_delete: bool
     on_update: bool
+    to_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,7 +222,7 @@ class Restorer:
                 joined = " AND ".join(
                     f"c.{_name(theirs)} = t.{_name(ours)}" for theirs, ours in zip(reference.their_columns, reference.columns)
                 )
-                if reference.table == f"{quoted(table.schema)}.{quoted(table.name)}":
+                if reference.to_itself:
                     joined += " AND NOT (" + " AND ".join(f"c.{_name(k)} = t.{_name(k)}" for k in table.primary_key) + ")"
                 conditions.append(f" AND NOT EXISTS (SELECT FROM {_escaped(reference.table)} AS c WHERE {joined})")
         return "".join(conditions)

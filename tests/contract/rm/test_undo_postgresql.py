@@ -172,6 +172,16 @@ def test_a_row_that_others_refer_to_does_not_take_theirs_with_it(database: Datab
     assert database.rows("child") == ["(2,9)"]
 
 
+def test_a_row_that_refers_to_itself_goes_and_one_that_another_refers_to_stays(database: Database) -> None:
+    database.plain("CREATE TABLE tree (id int PRIMARY KEY, parent int REFERENCES tree ON DELETE CASCADE)")
+    assert database.undo(database.branch("INSERT INTO tree VALUES (1, 1)")) == []
+    assert database.rows("tree") == []
+    branch = database.branch("INSERT INTO tree VALUES (1, 1)")
+    database.plain("INSERT INTO tree VALUES (2, 1)")
+    assert len(database.undo(branch)) == 1
+    assert database.rows("tree") == ["(1,1)", "(2,1)"]
+
+
 def test_a_row_that_others_come_to_refer_to_meanwhile(database: Database) -> None:
     database.plain("CREATE TABLE child (id int PRIMARY KEY, acct int REFERENCES acct ON DELETE CASCADE)")
     branch = database.branch("INSERT INTO acct VALUES (9, 9)")
