@@ -52,6 +52,8 @@ _BEFORE_NAMES = frozenset({",", ".", "AS", "BY", "SET", "TO", "DEFAULT", "USING"
 _MODIFIERS = frozenset({"LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "QUICK", "IGNORE"})
 _UPDATE_CLAUSES = frozenset({"SET", "FROM", "WHERE", "ORDER", "LIMIT", "RETURNING"})
 _DELETE_CLAUSES = frozenset({"USING", "WHERE", "ORDER", "LIMIT", "RETURNING"})
+_NO_ALIAS = _UPDATE_CLAUSES | _DELETE_CLAUSES | {"PARTITION", "JOIN", "INNER", "LEFT", "CROSS", "FOR", "INDEXED", "NOT"}
+"""Words behind a table's name that are no alias of it."""
 _TAILS = frozenset({"ORDER", "LIMIT"})
 
 
@@ -81,10 +83,8 @@ class _Text(Reader):
         first = next((i for i, token in enumerate(self.tokens) if token.text != "("), None)
         if first is None:
             raise self.refuse("it is empty")
-        if self.word(first) != "WITH":
+        if self.word(first) != "WITH" or first:  # in brackets only a query can stand
             return first, None, False
-        if first:
-            return first, None, False  # in brackets only a query can stand
         recursive = self.word(1) == "RECURSIVE"
         begin = 2 if recursive else 1
         for i in range(begin + 1, len(self.tokens)):
@@ -127,7 +127,7 @@ class _Text(Reader):
         return setting is not None and setting.kind is Kind.STRING and "." in setting.text
 
     def _made(self, verb: Verb, at: int, target_at: int = -1, returning_at: int | None = None, **parts: Any) -> Statement:
-        """The statement; at its places stand the verb, the last part of its table's name, and RETURNING if there is one."""
+        """The statement; at its places stand the verb, the last part of a table's name before a bracket, and RETURNING."""
         returning = None if returning_at is None else self.span(returning_at + 1, None)
         if returning_at is not None and returning is None:
             raise self.refuse("nothing follows RETURNING")
@@ -192,20 +192,23 @@ class _Text(Reader):
         names = [self.name(i).upper() for i in range(at + 1, min(at + 4, len(self.tokens)))]
         return not any(t.text == "=" for t in self.tokens) and bool(words.PRAGMAS.intersection(names))
 
+    def _setting(self, at: int) -> int:
+        """Where the first name stands that SET sets."""
+        place = at + 1
+        while place < len(self.tokens) and self.word(place) in ("LOCAL", "SESSION"):
+            place += 1
+        return place
+
     def _sets(self, at: int) -> str:
         """The name of the one setting that SET sets, in upper case; empty: something else."""
         if any(token.text == "," and token.depth == 0 for token in self.tokens) and self.family is Family.MYSQL:
             return ""
-        i = at + 1
-        while i < len(self.tokens) and self.word(i) in ("LOCAL", "SESSION"):
-            i += 1
+        i = self._setting(at)
         return self.word(i) if i < len(self.tokens) else ""
 
     def _sets_own(self, at: int) -> bool:
         """Whether it sets what only the application knows: `@x`, `app.user`."""
-        i = at + 1
-        while i < len(self.tokens) and self.word(i) in ("LOCAL", "SESSION"):
-            i += 1
+        i = self._setting(at)
         if i + 1 >= len(self.tokens):
             return False
         if self.family is Family.MYSQL:
@@ -295,35 +298,42 @@ class _Text(Reader):
         return tuple(dict.fromkeys(found))
 
     def _update(self, at: int, place: int, either: str) -> Statement:
-        target_at = place
         target, place = self._target(place)
         if self.at(place) != "SET":
             raise self.refuse("between its table and SET stands what is not recognised", "change one table at a time")
         clauses = self._clauses(place, _UPDATE_CLAUSES)
-        others = self._content(clauses, "FROM")
-        return self._made(
-            Verb.UPDATE, at, self.last_of_name(target_at), target=target, set=self._content(clauses, "SET"),
-            assigned=self._assigned(clauses["SET"][0], clauses["SET"][1]), others=others, where=self._where(clauses),
-            tail=self._tail(clauses), returning_at=self._begin(clauses, "RETURNING"), either=either,
-            equalities=equalities(self, clauses.get("WHERE"), target, others is not None),
-        )  # fmt: skip
+        assigned = self._assigned(*clauses["SET"])
+        rows = self._rows(clauses, "FROM", target)
+        return self._made(Verb.UPDATE, at, set=self._content(clauses, "SET"), assigned=assigned, either=either, **rows)
 
     def _delete(self, at: int, place: int, either: str) -> Statement:
         if self.at(place) != "FROM":
             raise self.refuse("it deletes from more than one table, or from one that is not recognised", "one table at a time")
-        target_at = place + 1
-        target, place = self._target(target_at)
+        target, place = self._target(place + 1)
         if place < len(self.tokens) and self.keyword(place) not in _DELETE_CLAUSES:
             raise self.refuse("what follows its table is not recognised", "change one table at a time")
         clauses = self._clauses(place, _DELETE_CLAUSES)
         if self.family is Family.MYSQL and "USING" in clauses:
             raise self.refuse("it deletes from what USING joins", "delete WHERE the key is IN a sub-select")
-        others = self._content(clauses, "USING")
-        return self._made(
-            Verb.DELETE, at, self.last_of_name(target_at), target=target, others=others, where=self._where(clauses),
-            tail=self._tail(clauses), returning_at=self._begin(clauses, "RETURNING"), either=either,
-            equalities=equalities(self, clauses.get("WHERE"), target, others is not None),
-        )  # fmt: skip
+        return self._made(Verb.DELETE, at, either=either, **self._rows(clauses, "USING", target))
+
+    def _rows(self, clauses: dict[str, tuple[int, int]], joins: str, target: Target) -> dict[str, Any]:
+        """Which rows an UPDATE or DELETE is about: arguments of `_made`.
+
+        Args:
+            clauses: Its clauses.
+            joins: The word before its further tables.
+            target: What it changes.
+        """
+        others = self._content(clauses, joins)
+        return {
+            "target": target,
+            "others": others,
+            "where": self._where(clauses),
+            "tail": self._tail(clauses),
+            "returning_at": self._begin(clauses, "RETURNING"),
+            "equalities": equalities(self, clauses.get("WHERE"), target, others is not None),
+        }
 
     # ------------------------------------------------------------ parts
 
@@ -353,19 +363,7 @@ class _Text(Reader):
         return Target(tuple(parts), name, written, only), place
 
     def _starts_clause(self, place: int) -> bool:
-        token = self.tokens[place]
-        if token.kind is not Kind.WORD:
-            return False
-        return token.text in _UPDATE_CLAUSES | _DELETE_CLAUSES | {
-            "PARTITION",
-            "JOIN",
-            "INNER",
-            "LEFT",
-            "CROSS",
-            "FOR",
-            "INDEXED",
-            "NOT",
-        }
+        return self.word(place) in _NO_ALIAS
 
     def _clauses(self, begin: int, known: frozenset[str]) -> dict[str, tuple[int, int]]:
         """Clauses by their first word: places of the first token behind it, and of the one behind their last."""
