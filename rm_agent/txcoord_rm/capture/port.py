@@ -1,0 +1,81 @@
+"""What the hook asks of a family of databases: which rows a statement will touch, and running it with their images.
+
+The order in which locks are taken is the hook's business: what is foreseen is locked globally before the statement runs and takes
+row locks; what it then touched besides is asked for without waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from txcoord_rm.catalogue.table import Table
+from txcoord_rm.sql.statement import Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where undo records of a statement belong.
+
+    Args:
+        xid: The global transaction.
+        branch_id: Its branch.
+        first: Whether nothing of this branch has run in the local transaction before; then the session is checked, too.
+        limit_ms: With `first`, milliseconds after which the database shall end the local transaction if it stands still; 0: none.
+    """
+
+    xid: str
+    branch_id: int
+    first: bool = False
+    limit_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the application is to see of a statement, and what it touched.
+
+    Args:
+        keys: Global lock keys of the rows.
+        rowcount: As the plain statement would have had it.
+        description: Of its columns, as DB-API has it; None: it returns no rows.
+        rows: Those of the application.
+        lastrowid: As the driver had it.
+    """
+
+    keys: frozenset[str]
+    rowcount: int
+    description: Any = None
+    rows: Sequence[Any] = ()
+    lastrowid: Any = None
+
+
+class Capture(Protocol):
+    """One family of databases. Cursors are those of SQLAlchemy's dialect: they look synchronous also where the driver is not."""
+
+    redoes: bool
+    """Whether a statement that is rolled back to its savepoint gives its row locks back, so that it may run again."""
+
+    def table(self, cursor: Any, statement: Statement) -> Table:
+        """What the catalogue says of the statement's target.
+
+        Raises:
+            UnsupportedSqlError: There is no such table, or it cannot be captured.
+        """
+
+    def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
+        """Keys of all rows that it will touch, found without locking any; None: that is not known before it has run.
+
+        Raises:
+            UnsupportedSqlError: Its changes cannot be captured for certain.
+        """
+
+    def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
+        """Run it, and write its undo record.
+
+        Raises:
+            UnsupportedSqlError: Its changes cannot be captured for certain; nothing has run.
+        """
+
+    def run_many(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:
+        """Run it once for each row of parameters. Raises like `run`."""
