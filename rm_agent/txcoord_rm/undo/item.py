@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from txcoord_rm.undo.record import fields
+from typing import TypeAlias
 
 FORMAT = 1
-Image = tuple[str | None, ...]
+Value: TypeAlias = str | int | float | bytes | None
+Image: TypeAlias = tuple[Value, ...]
 
 
 class CorruptRecordError(Exception):
@@ -38,7 +38,7 @@ class Change:
             return self.columns
         return tuple(c for c, b, a in zip(self.columns, self.before, self.after, strict=True) if b != a)
 
-    def value(self, column: str, image: Image) -> str | None:
+    def value(self, column: str, image: Image) -> Value:
         """What an image has in a column."""
         return image[self.columns.index(column)]
 
@@ -53,7 +53,7 @@ class UndoRecord:
         format: Of the images.
         table: Schema and name.
         columns: Of the images.
-        befores, afters: Texts of records, or None.
+        befores, afters: Images of each row; None: there was none, or is none.
     """
 
     branch_id: int
@@ -62,8 +62,8 @@ class UndoRecord:
     format: int
     table: tuple[str, str]
     columns: tuple[str, ...]
-    befores: tuple[str | None, ...]
-    afters: tuple[str | None, ...]
+    befores: tuple[Image | None, ...]
+    afters: tuple[Image | None, ...]
 
     def changes(self) -> Iterator[Change]:
         """What it says, the last row first.
@@ -71,24 +71,13 @@ class UndoRecord:
         Raises:
             CorruptRecordError: It says nothing certain.
         """
-        if self.format != FORMAT:
-            raise CorruptRecordError(
-                f"undo record {self.branch_id}/{self.seq} has format {self.format}, this version reads {FORMAT}: let an agent of "
-                "the version that wrote it do this second phase"
-            )
         if len(self.befores) != len(self.afters) or not self.columns:
             raise CorruptRecordError(f"undo record {self.branch_id}/{self.seq} has images that do not belong together")
         for before, after in zip(reversed(self.befores), reversed(self.afters), strict=True):
-            yield Change(self.table, self.columns, self._image(before), self._image(after))
+            yield Change(self.table, self.columns, self._fitting(before), self._fitting(after))
 
-    def _image(self, text: str | None) -> Image | None:
-        if text is None:
-            return None
-        try:
-            image = fields(text)
-        except ValueError as error:
-            raise CorruptRecordError(f"undo record {self.branch_id}/{self.seq} cannot be read: {error}") from error
-        if len(image) != len(self.columns):
+    def _fitting(self, image: Image | None) -> Image | None:
+        if image is not None and len(image) != len(self.columns):
             raise CorruptRecordError(
                 f"undo record {self.branch_id}/{self.seq} has {len(image)} values for {len(self.columns)} columns"
             )

@@ -1,4 +1,4 @@
-"""PostgreSQL's undo log, and the second phase of a rollback over it: all branches of one transaction, in one local transaction.
+"""The undo log, and the second phase of a rollback over it: all branches of one transaction, in one local transaction.
 
 The guard comes first: the row with which a phase one begins is inserted, so that one that is still under way is waited for, and
 one that comes late fails on it. (Looking first and inserting then lets a phase one slip between, and deadlocks on InnoDB.)
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     Column,
     Connection,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     String,
@@ -25,11 +27,15 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects.mysql import LONGBLOB
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from txcoord_rm.undo.item import CorruptRecordError, UndoRecord
+from txcoord_rm.undo.item import FORMAT, CorruptRecordError, UndoRecord
 from txcoord_rm.undo.postgresql import Difference, Facts, Restorer
+from txcoord_rm.undo.record import fields
 
+_IMAGES = ARRAY(Text).with_variant(LONGBLOB, "mysql", "mariadb").with_variant(LargeBinary, "sqlite")
+# On PostgreSQL an array of the texts of rows; elsewhere see `images`.
 metadata = MetaData()
 undo_log = Table(
     "txcoord_undo_log",
@@ -42,9 +48,9 @@ undo_log = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("table_schema", Text),
     Column("table_name", Text),
-    Column("columns", ARRAY(Text)),
-    Column("befores", ARRAY(Text)),
-    Column("afters", ARRAY(Text)),
+    Column("columns", ARRAY(Text).with_variant(JSON, "mysql", "mariadb", "sqlite")),
+    Column("befores", _IMAGES),
+    Column("afters", _IMAGES),
     CheckConstraint("state IN ('IMAGE', 'GUARD', 'UNDONE')", name="txcoord_undo_log_state"),
     CheckConstraint("(state = 'IMAGE') = (table_name IS NOT NULL)", name="txcoord_undo_log_image"),
     CheckConstraint("seq >= 1", name="txcoord_undo_log_seq"),
@@ -100,5 +106,13 @@ def _check(branch_id: int, rows: Sequence[Any], xid: str) -> None:
 
 
 def _record(r: Any) -> UndoRecord:
-    table = r.table_schema, r.table_name
-    return UndoRecord(r.branch_id, r.seq, r.state, r.format, table, tuple(r.columns), tuple(r.befores), tuple(r.afters))
+    if r.format != FORMAT:
+        raise CorruptRecordError(
+            f"undo record {r.branch_id}/{r.seq} has format {r.format}, this version reads {FORMAT}: let an agent of the version "
+            "that wrote it do this second phase"
+        )
+    try:
+        befores, afters = (tuple(None if text is None else fields(text) for text in texts) for texts in (r.befores, r.afters))
+    except ValueError as error:
+        raise CorruptRecordError(f"undo record {r.branch_id}/{r.seq} cannot be read: {error}") from error
+    return UndoRecord(r.branch_id, r.seq, r.state, r.format, (r.table_schema, r.table_name), tuple(r.columns), befores, afters)
