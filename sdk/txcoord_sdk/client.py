@@ -301,6 +301,11 @@ class Client:
         io = self._thread()
         io.post(io.session.begin, beginning, sink)
 
+    def branch_id(self, beginning: Beginning, sink: Sink) -> None:
+        """Get an id for a branch that is registered later, and the XID."""
+        io = self._thread()
+        io.post(io.session.branch_id, beginning, sink)
+
     def register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
         """Register a branch."""
         io = self._thread()

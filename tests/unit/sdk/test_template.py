@@ -69,6 +69,9 @@ class Script:
     def begin(self, beginning: Beginning, sink: Sink) -> None:
         self._answer("begin", "begin", sink, beginning)
 
+    def branch_id(self, beginning: Beginning, sink: Sink) -> None:
+        self._answer("begin", "branch id", sink, beginning)
+
     def register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
         self._answer("register", "register" if beginning.xid else "begin+register", sink, beginning)
 

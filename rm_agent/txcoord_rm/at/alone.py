@@ -1,0 +1,63 @@
+"""A statement on a connection that commits each by itself: it gets a local transaction of its own, with its undo record."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from txcoord_rm.at.branch import LocalBranch
+from txcoord_rm.capture.port import Entry, Result
+
+
+class LoneBranch(LocalBranch):
+    """The branch of one statement."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args, fresh=True)
+        self._open = False
+
+    def run(self, cursor: Any, work: Callable[[LocalBranch], Result]) -> Result:
+        """Run the statement that `work` gives to the branch, commit it and report."""
+        dialect: Any = self.connection.dialect
+        try:
+            result = work(self)
+            self.before_commit(False)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the connection is lost: the database rolls back
+                self._roll_back(cursor)
+            self.rolled_back()
+            raise
+        try:
+            if self._open:
+                cursor.execute("COMMIT")
+        except BaseException as error:
+            if dialect._txcoord_refused(error, self.connection.connection):
+                self.rolled_back()
+            else:
+                self.unknown(error)
+            raise
+        self.committed()
+        return result
+
+    def _entry(self, cursor: Any, undoes: bool) -> Entry:
+        entry = super()._entry(cursor, undoes)
+        if not self._open:
+            cursor.execute(self.resource.capture.begin)
+            self._open = True
+        return entry
+
+    def _roll_back(self, cursor: Any) -> None:
+        if self._open:
+            self._open = False
+            cursor.execute("ROLLBACK")
+
+    def _forget_limits(self) -> None:
+        self._begun = False
+
+    def _limit(self) -> int:
+        if self._begun or self.transaction.deadline == math.inf:
+            return 0
+        return max(1, math.ceil((self.transaction.deadline - time.monotonic()) * 1000))
