@@ -7,6 +7,7 @@ not known here, all rows share one key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ _AS_WRITTEN = frozenset(
     | {"timestamp without time zone", "time without time zone", "character", "character varying", "text", "name"}
 )
 """Types whose equal values have equal texts; of those with a collation, where that is deterministic."""
+_QUOTED = re.compile(r'[\s"\\(),]', re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,34 @@ def _canonical(column: Column, row: Row) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something in which rows differ, and which is locked.
+
+    Args:
+        index: The name of the index; of the primary key: empty.
+        columns: By which rows are told apart; empty: all share one key.
+        nulls_equal: Whether rows without a value are told apart, too.
+        moved: Whether the row may have had something else before.
+    """
+
+    index: str
+    columns: tuple[str, ...]
+    nulls_equal: bool
+    moved: bool
+
+
+def record(values: Iterable[str]) -> str:
+    """What PostgreSQL makes of `ROW(...)::text`, of texts in ASCII: what of other characters is white space, its locale says."""
+    return f"({','.join(_field(value) for value in values)})"
+
+
+def _field(value: str) -> str:
+    if value and not _QUOTED.search(value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '""') + '"'
+
+
 class Keys:
     """Of one table.
 
@@ -82,24 +112,41 @@ class Keys:
             old: What the row is called before.
             new: And after.
         """
-        table, columns = self._table, set(changed)
         rows = {Event.INSERT: (new,), Event.DELETE: (old,), Event.UPDATE: (new, old)}[event]
-        moved = event is not Event.UPDATE or not columns.isdisjoint(table.primary_key)
-        found = [self._key(table.primary_key, row, nulls_equal=True) for row in (rows if moved else (new,))]
-        for unique in table.uniques:
-            if not unique.columns:
-                found.append(literal(f"{self._prefix}({unique.name})=*"))
-            elif event is not Event.UPDATE or unique.partial or not columns.isdisjoint(unique.columns):
-                found += [self._key(unique.columns, row, unique.nulls_equal) for row in rows]
+        found: list[str] = []
+        for need in self.needs(event, changed):
+            if not need.columns:
+                found.append(literal(self.shared(need.index)))
+            else:
+                found += [self._key(need, row) for row in (rows if need.moved else (new,))]
         return list(dict.fromkeys(found))
 
-    def _key(self, columns: tuple[str, ...], row: Row, nulls_equal: bool) -> str:
+    def needs(self, event: Event, changed: Iterable[str]) -> list[Need]:
+        """What of a row is locked. Arguments are those of `expressions`."""
+        table, columns, update = self._table, set(changed), event is Event.UPDATE
+        moved = not update or not columns.isdisjoint(table.primary_key)
+        found = [Need("", table.primary_key, nulls_equal=True, moved=moved)]
+        for unique in table.uniques:
+            if not unique.columns or not update or unique.partial or not columns.isdisjoint(unique.columns):
+                found.append(Need(unique.name, unique.columns, unique.nulls_equal, moved=True))
+        return found
+
+    def shared(self, index: str) -> str:
+        """The one key of all rows under an index of which equality is not known."""
+        return f"{self._prefix}({index})=*"
+
+    def known(self, values: Iterable[str]) -> str:
+        """The key of a row whose primary key has values of which these are the canonical texts."""
+        return f"{self._prefix}({','.join(self._table.primary_key)})={record(values)}"
+
+    def _key(self, need: Need, row: Row) -> str:
+        columns = need.columns
         values = [_canonical(self._table.column(name), row) for name in columns]
         prefix = f"{self._prefix}({','.join(columns)})="
         if None in values:
             return literal(prefix + "*")
         key = f"{literal(prefix)} || ROW({', '.join(str(value) for value in values)})::text"
-        if nulls_equal:
+        if need.nulls_equal:
             return key
         missing = " OR ".join(f"{row.cell(name)} IS NULL" for name in columns)
         return f"CASE WHEN {missing} THEN NULL ELSE {key} END"

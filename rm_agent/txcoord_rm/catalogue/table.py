@@ -122,6 +122,9 @@ class Table:
     partitioned: bool = False
     obstacle: str = ""
 
+    def __hash__(self) -> int:
+        return hash((self.oid, self.schema, self.name))
+
     def follows(self, assigned: Iterable[str]) -> frozenset[str]:
         """Columns that change with those that are assigned to."""
         changed = frozenset(assigned)

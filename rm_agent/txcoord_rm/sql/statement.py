@@ -139,3 +139,6 @@ class Statement:
     locking: Span | None = None
     savepoint: str = ""
     either: str = ""
+
+    def __hash__(self) -> int:
+        return hash(self.sql)

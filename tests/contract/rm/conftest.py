@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.schema import CreateTable
+from txcoord_rm.undo.log import undo_log
 
 from tests.servers.fixtures import FreshUrl
 
 Connection = psycopg.Connection[tuple[object, ...]]
+UNDO_LOG = str(CreateTable(undo_log).compile(dialect=create_engine("postgresql+psycopg://").dialect))
 
 
 @pytest.fixture(params=["postgres", "postgres18"])

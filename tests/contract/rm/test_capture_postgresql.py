@@ -10,17 +10,14 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 from txcoord_proto.errors import UnsupportedSqlError
-from txcoord_rm.capture.postgresql import HIDDEN, capture
-from txcoord_rm.catalogue.postgresql import query, table
+from txcoord_rm.capture.port import Entry
+from txcoord_rm.capture.postgresql import PostgresqlCapture
 from txcoord_rm.sql.flavour import Binds, Family, Flavour
 from txcoord_rm.sql.recogniser import Recogniser
 
-from tests.contract.rm.conftest import Connection
+from tests.contract.rm.conftest import UNDO_LOG, Connection
 
 RECOGNISERS = {binds: Recogniser(Flavour(Family.POSTGRESQL, binds)) for binds in (Binds.PERCENT, Binds.NONE)}
-UNDO_LOG = """CREATE TABLE txcoord_undo_log (
-    branch_id bigint, seq int, state text, xid text, format int, created_at bigint, table_schema text, table_name text,
-    columns text[], befores text[], afters text[], PRIMARY KEY (branch_id, seq))"""
 
 
 @dataclass
@@ -30,29 +27,23 @@ class Ran:
     keys: set[str]
     rows: list[tuple[Any, ...]]
     names: list[str]
+    rowcount: int
     images: list[tuple[str, list[str], list[str | None], list[str | None]]]
 
 
-def run(connection: Connection, sql: str, parameters: Any = None) -> Ran:
-    binds = Binds.NONE if parameters is None else Binds.PERCENT
-    statement = RECOGNISERS[binds].recognise(sql)
-    assert statement.target is not None
-    facts = connection.execute(query(statement.target.name.of(sql))).fetchone()
-    assert facts is not None
-    captured = capture(statement, table(str(facts[0])), connection.info.server_version, binds)
+def run(connection: Connection, sql: str, parameters: Any = None, capture: PostgresqlCapture | None = None) -> Ran:
+    statement = RECOGNISERS[Binds.NONE if parameters is None else Binds.PERCENT].recognise(sql)
+    capture = capture or PostgresqlCapture(Binds.PERCENT)
     connection.execute("DELETE FROM txcoord_undo_log")
-    cursor = connection.execute(captured.spliced.sql, captured.spliced.bind(parameters, {"xid": "x", "branch_id": 7, "seq": 1}))
-    found: list[tuple[Any, ...]] = cursor.fetchall()
-    keys = {key for row in found for key in row[1]}
-    hidden = HIDDEN if captured.returns else 2
-    assert cursor.description is not None
+    with connection.cursor() as cursor:
+        result = capture.run(cursor, statement, capture.table(cursor, statement), parameters, Entry("x", 7))
     with connection.cursor(row_factory=dict_row) as reader:
         log = reader.execute("SELECT * FROM txcoord_undo_log").fetchall()
     assert all((r["branch_id"], r["seq"], r["state"], r["xid"], r["format"]) == (7, 1, "IMAGE", "x", 1) for r in log)
-    assert {row[0] for row in found} <= {len(log)}, "whether it was written"
     assert len(log) <= 1
     images = [(r["table_name"], r["columns"], r["befores"], r["afters"]) for r in log]
-    return Ran(keys, [row[hidden:] for row in found], [c.name for c in cursor.description[hidden:]], images)
+    names = [column.name for column in result.description or ()]
+    return Ran(set(result.keys), list(result.rows), names, result.rowcount, images)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +59,7 @@ def rows(connection: Connection, query: str = "SELECT * FROM acct ORDER BY id") 
 
 def test_an_update_by_key(connection: Connection) -> None:
     ran = run(connection, "UPDATE acct SET bal = bal - %(x)s WHERE id = %(id)s", {"x": 5, "id": 1})
-    assert ran.rows == [()]
+    assert (ran.rows, ran.rowcount) == ([], 1)
     assert ran.keys == {"public.acct(id)=(1)"}
     assert ran.images == [("acct", ["id", "bal"], ["(1,100)"], ["(1,95)"])]
     assert [str(r[1]) for r in rows(connection)] == ["95", "200", "300"]
@@ -88,7 +79,7 @@ def test_positional_parameters_keep_their_order(connection: Connection) -> None:
 def test_what_changes_nothing_leaves_nothing(connection: Connection) -> None:
     assert run(connection, "UPDATE acct SET bal = 0 WHERE id = 99").images == []
     ran = run(connection, "UPDATE acct SET bal = bal, note = note")
-    assert len(ran.rows) == 3, "the rows count as changed, as they do without capture"
+    assert ran.rowcount == 3, "the rows count as changed, as they do without capture"
     assert ran.images == []
 
 

@@ -20,47 +20,83 @@ from txcoord_rm.sql.quoting import literal, quoted
 from txcoord_rm.sql.statement import Span, Statement, Verb
 from txcoord_rm.sql.unsupported import refuse
 
-HIDDEN = 4
-"""Columns of the result that stand before those of the application: whether there is an undo record, lock keys, the images."""
 _OLD_OR_NEW = re.compile(r"\b(?:old|new)\b", re.IGNORECASE)
 _OLD_AND_NEW = 180_000
 """`server_version_num` of the first version whose RETURNING shows both."""
 _OURS = frozenset({"txcoord_undo_log", "txcoord_fence"})
 _UNSTABLE = frozenset({"money"})
-_RECORD = (
-    "INSERT INTO txcoord_undo_log "
-    "(branch_id, seq, state, xid, format, created_at, table_schema, table_name, columns, befores, afters)"
+_LIMITED = "idle_in_transaction_session_timeout", "statement_timeout", "transaction_timeout", "lock_timeout"
+# current_setting of what does not exist is NULL
+_LIMITS = (
+    "(SELECT count(set_config(name, ms::text, true)) AS changed FROM (VALUES ({})) AS l (ms), (VALUES "
+    + ", ".join(f"('{name}')" for name in _LIMITED)
+    + ") AS n (name) WHERE current_setting(name, true) = '0' OR current_setting(name, true)::interval > ms * interval '1 ms') "
 )
+_SETTINGS = {
+    "DateStyle": "current_setting('DateStyle') NOT LIKE 'ISO%'",
+    "extra_float_digits": "current_setting('extra_float_digits')::integer < 1",
+    "IntervalStyle": "current_setting('IntervalStyle') = 'sql_standard'",
+    "standard_conforming_strings": "current_setting('standard_conforming_strings') <> 'on'",
+}
+TABLE = "table"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What has to be known of a database.
+
+    Args:
+        version: `server_version_num`.
+        log: The undo log's name, as it is written in SQL.
+    """
+
+    version: int
+    log: str
 
 
 @dataclass(frozen=True, slots=True)
 class Captured:
     """What is run instead of a statement.
 
+    It always has a row. In each, the columns are: what is not as it was taken to be, names with a comma between them, empty if
+    all is; the row's lock keys, an array of text, NULL if no row was touched; what else is `hidden`; those of the application.
+
     Args:
-        spliced: It, with the parameters `xid`, `branch_id` and `seq`. Its rows begin with 1 if an undo record was written, else
-            0, and the row's lock keys, an array of text.
-        returns: Whether the application wants rows: in each, its columns follow the `HIDDEN` ones.
+        spliced: It, with the parameters `xid`, `branch_id`, and `limit_ms` if it is to set limits.
+        hidden: How many columns stand before those of the application.
+        returns: Whether the application wants rows.
     """
 
     spliced: Spliced
+    hidden: int
     returns: bool
 
 
-def capture(statement: Statement, table: Table, version: int, binds: Binds) -> Captured:
+def capture(
+    statement: Statement, table: Table, server: Server, binds: Binds, first: bool = False, limited: bool = False
+) -> Captured:
     """What is run instead of `statement`, which changes rows of `table`.
 
     Args:
         statement: An INSERT, UPDATE or DELETE.
         table: Its target.
-        version: `server_version_num`.
+        server: Where it runs.
         binds: How the driver marks parameters.
+        first: Whether it looks at the session's settings, too.
+        limited: Whether it first sets the limits of the local transaction.
 
     Raises:
         UnsupportedSqlError: Its changes cannot be captured for certain.
     """
-    _check(statement, table, version)
-    return _Rewriter(statement, table, version, binds).captured()
+    _check(statement, table, server.version)
+    return _Rewriter(statement, table, server, binds).captured(first, limited)
+
+
+def may_change(statement: Statement, table: Table) -> frozenset[str]:
+    """Columns of rows that an UPDATE may change: what it sets and what follows from it, or what a trigger makes of the row."""
+    if table.fires(Event.UPDATE, after=False):
+        return frozenset(column.name for column in table.columns)
+    return table.follows(statement.assigned)
 
 
 def _check(statement: Statement, table: Table, version: int) -> None:
@@ -105,10 +141,11 @@ def _events(statement: Statement, table: Table) -> tuple[list[Event], list[Event
 
 
 class _Rewriter:
-    def __init__(self, statement: Statement, table: Table, version: int, binds: Binds) -> None:
+    def __init__(self, statement: Statement, table: Table, server: Server, binds: Binds) -> None:
         self.s = statement
         self.table = table
-        self.both = version >= _OLD_AND_NEW
+        self.log = server.log
+        self.both = server.version >= _OLD_AND_NEW
         self.splice = Splice(statement, binds)
         self.keys = Keys(table)
         assert statement.target is not None
@@ -118,8 +155,8 @@ class _Rewriter:
         self.image = self._image()
         self.joins_itself = statement.verb is Verb.UPDATE and not self.both
 
-    def captured(self) -> Captured:
-        s, splice, table = self.s, self.splice, self.table
+    def captured(self, first: bool, limited: bool) -> Captured:
+        s, splice = self.s, self.splice
         splice.ours("WITH RECURSIVE " if s.recursive else "WITH ")
         if s.with_ is not None:
             splice.theirs(s.with_).ours(", ")
@@ -128,16 +165,40 @@ class _Rewriter:
         if s.returning is not None:
             splice.ours(", ")
             self._theirs(s.returning)
-        splice.ours(f"), txcoord_i AS ({_RECORD} SELECT ").parameter("branch_id", "bigint").ours(", ").parameter("seq", "integer")
-        splice.ours(", 'IMAGE', ").parameter("xid", "text").ours(
+        splice.ours("), txcoord_i AS (")
+        self._record()
+        splice.ours(") SELECT txcoord_s.*, " + ("txcoord_u.*" if s.returning is not None else "txcoord_keys") + " FROM (")
+        self._checks(first, limited)
+        splice.ours(") AS txcoord_s LEFT JOIN txcoord_u ON true")
+        return Captured(splice.spliced(), 4 if s.returning is not None else 2, s.returning is not None)
+
+    def _record(self) -> None:
+        """The undo record. Behind a guard, or in a branch that is undone, its key is there already, and it fails."""
+        table = self.table
+        self.splice.ours(
+            f"INSERT INTO {self.log} "
+            "(branch_id, seq, state, xid, format, created_at, table_schema, table_name, columns, befores, afters) SELECT "
+        ).parameter("branch_id", "bigint").ours(
+            f", COALESCE((SELECT CASE state WHEN 'IMAGE' THEN seq + 1 ELSE 1 END FROM {self.log} WHERE branch_id = "
+        ).parameter("branch_id", "bigint").ours(" ORDER BY seq DESC LIMIT 1), 1), 'IMAGE', ").parameter("xid", "text").ours(
             ", 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, "
             f"{literal(table.schema)}, {literal(table.name)}, ARRAY[{', '.join(literal(name) for name in self.image)}]::text[], "
             "array_agg(txcoord_before), array_agg(txcoord_after) FROM txcoord_u "
-            "WHERE txcoord_before IS DISTINCT FROM txcoord_after HAVING count(*) > 0 RETURNING 1) "
-            "SELECT (SELECT count(*) FROM txcoord_i) AS txcoord_written, "
+            "WHERE txcoord_before IS DISTINCT FROM txcoord_after HAVING count(*) > 0"
         )
-        splice.ours("* FROM txcoord_u" if s.returning is not None else "txcoord_keys FROM txcoord_u")
-        return Captured(splice.spliced(), s.returning is not None)
+
+    def _checks(self, first: bool, limited: bool) -> None:
+        """What is not as it was taken to be. It stands on the outer side of a join, so that limits are set before rows wait.
+
+        A name is resolved where the statement is parsed, as its own are; that of the table stays right with a prepared statement.
+        """
+        name = literal(".".join(quoted(part) for part in self.target.parts))
+        wrong = {TABLE: f"{name}::regclass::oid <> {self.table.oid}"} | (_SETTINGS if first else {})
+        cases = ", ".join(f"CASE WHEN {condition} THEN {literal(name)} END" for name, condition in wrong.items())
+        self.splice.ours(f"SELECT concat_ws(', ', {cases}) AS txcoord_unfit")
+        if limited:
+            before, after = _LIMITS.split("{}")
+            self.splice.ours(f" FROM {before}").parameter("limit_ms", "integer").ours(f"{after}AS l WHERE changed IS NOT NULL")
 
     def _theirs(self, returning: Span) -> None:
         """What the application wants back; where the rows are joined with themselves, a star is the target's columns only."""
@@ -177,7 +238,7 @@ class _Rewriter:
     def _columns(self, old: Row, new: Row) -> None:
         """Lock keys and images of the row that is called `old` before, and `new` after."""
         verb, before, after = self.s.verb, old.record(self.image), new.record(self.image)
-        changed = self.table.follows(self.image if self.table.fires(Event.UPDATE, after=False) else self.s.assigned)
+        changed = may_change(self.s, self.table)
         keys = self.keys.expressions(Event(verb.value), changed, old, new)
         if verb is Verb.INSERT and self.s.assigned:
             keys += [key for key in self.keys.expressions(Event.UPDATE, changed, old, new) if key not in keys]
