@@ -25,7 +25,7 @@ from txcoord_sdk import context
 from txcoord_sdk.config import ClientConfig, Tls, config_from
 from txcoord_sdk.database import POOL_SIZE, Databases
 from txcoord_sdk.io_thread import IoThread
-from txcoord_sdk.participant import Participant
+from txcoord_sdk.participant import BatchParticipant, Participant
 from txcoord_sdk.runner import Runner
 from txcoord_sdk.session.requests import Beginning, Registration, Sink
 from txcoord_sdk.transaction.decorator import GlobalTransactionFactory
@@ -228,7 +228,7 @@ class Client:
         """
         self.databases.bind(engine, name, connections)
 
-    def serve(self, resource: str, participant: Participant) -> None:
+    def serve(self, resource: str, participant: Participant | BatchParticipant) -> None:
         """Have `participant` do the second phases of `resource` in this process."""
         self._runner.serve(resource, participant)
         self._resources[resource] = None

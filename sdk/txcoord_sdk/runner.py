@@ -11,20 +11,25 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_when_event_set, wait_random_exponential
 from txcoord_proto.errors import TxcoordError
 from txcoord_proto.status import CommandResult
 
+from txcoord_sdk.batches import Batches
 from txcoord_sdk.mailbox import Mailbox
-from txcoord_sdk.participant import Bounded, BranchCommand, Command, ParkError, Participant, UnavailableError
+from txcoord_sdk.participant import BatchParticipant, Bounded, BranchCommand, Command, ParkError, Participant, UnavailableError
+from txcoord_sdk.transaction.effects import Invoke, Steps, adrive, drive
 
 log = logging.getLogger(__name__)
 
 _CANCELLED_SECONDS = 2.0
+_ENDINGS = (asyncio.CancelledError, GeneratorExit)
+"""Of the task in which second phases run, or of its loop."""
 
 
 class Answers(Protocol):
@@ -48,7 +53,8 @@ class Runner:
     def __init__(self, answers: Answers, threads: int) -> None:
         self._answers = answers
         self._threads = threads
-        self._participants: dict[str, Participant] = {}
+        self._participants: dict[str, Participant | BatchParticipant] = {}
+        self._batches: dict[str, Batches] = {}
         self._running: dict[tuple[str, int], Mailbox | None] = {}
         """What is being worked on, and the loop in which, if it is one."""
         self._stopped = threading.Event()
@@ -63,7 +69,7 @@ class Runner:
         """Whether second phases are under way."""
         return bool(self._running)
 
-    def serve(self, resource: str, participant: Participant) -> None:
+    def serve(self, resource: str, participant: Participant | BatchParticipant) -> None:
         """Have `participant` do the second phases of `resource`."""
         self._participants[resource] = participant
 
@@ -78,25 +84,37 @@ class Runner:
             return  # it comes again, to this process or another
         if participant is None:
             for branch in command.branches:
-                self._answers.failed(
-                    command.xid,
-                    branch.branch_id,
-                    CommandResult.UNAVAILABLE,
-                    "NOT_SERVED",
-                    f"{command.resource} is not served here",
-                )
+                error = f"{command.resource} is not served here"
+                self._answers.failed(command.xid, branch.branch_id, CommandResult.UNAVAILABLE, "NOT_SERVED", error)
             return
         # A command comes again over a new stream: what is being worked on is not begun twice.
-        branches = [branch for branch in command.branches if not self._runs((command.xid, branch.branch_id))]
+        branches = tuple(branch for branch in command.branches if not self._runs((command.xid, branch.branch_id)))
         if not branches:
             return
+        if len(branches) < len(command.branches):
+            command = replace(command, branches=branches)
         loop = self._loop() if participant.is_async(command) else None
+        batches = None
+        if command.commit and isinstance(participant, BatchParticipant):
+            batches = self._batches_of(command.resource, loop)
+            loop = batches.loop
         for branch in branches:
             self._running[command.xid, branch.branch_id] = loop
-        if loop is not None:
-            loop.post(self._start, command, branches, participant)
+        if not isinstance(participant, BatchParticipant):
+            steps = self._one_by_one(command, participant)
+        elif batches is None:
+            steps = self._rollback(command, participant)
+        elif batches.add(command):
+            steps = self._batch(batches, participant, command.resource)
         else:
-            self._pool(participant, command.resource).submit(self._run, command, branches, participant)
+            return  # a batch is under way, and this comes with the next one
+        self._start(steps, participant, command.resource, loop)
+
+    def _batches_of(self, resource: str, loop: Mailbox | None) -> Batches:
+        batches = self._batches.get(resource)
+        if batches is None or batches.abandoned:
+            batches = self._batches[resource] = Batches(loop)
+        return batches
 
     def _runs(self, key: tuple[str, int]) -> bool:
         if key not in self._running:
@@ -133,6 +151,7 @@ class Runner:
     def forked(self) -> None:
         """In the child of a fork: its parent's threads and loops are not here."""
         self._running.clear()
+        self._batches.clear()
         self._tasks.clear()
         self._pools.clear()
         self._home = self._own = None
@@ -160,6 +179,9 @@ class Runner:
 
     def close(self) -> None:
         """After `stop`: end the threads; what is still under way in them is not waited for."""
+        for batches in self._batches.values():
+            batches.clear()
+        self._batches.clear()
         pools, self._pools = self._pools, {}
         for pool in pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
@@ -175,43 +197,72 @@ class Runner:
 
     # ------------------------------------------------------------ inside
 
-    def _run(self, command: Command, branches: Iterable[BranchCommand], participant: Participant) -> None:
-        for branch in branches:
+    def _one_by_one(self, command: Command, participant: Participant) -> Steps[None]:
+        for place, branch in enumerate(command.branches):
             try:
-                participant.settle(command, branch)
+                yield Invoke(lambda: participant.settle(command, branch))  # noqa: B023 - called at once
+            except _ENDINGS as error:
+                self._failed(command, command.branches[place:], error)
+                raise
             except BaseException as error:
-                self._failed(command, branch, error)
+                self._failed(command, (branch,), error)
             else:
-                self._done(command, branch)
+                self._done(command, (branch,))
 
-    def _start(self, command: Command, branches: Iterable[BranchCommand], participant: Participant) -> None:
-        self._keep(asyncio.get_running_loop().create_task(self._arun(command, branches, participant)))
+    def _rollback(self, command: Command, participant: BatchParticipant) -> Steps[None]:
+        try:
+            yield Invoke(lambda: participant.rollback(command))
+        except BaseException as error:
+            self._failed(command, command.branches, error)
+            if isinstance(error, _ENDINGS):
+                raise
+        else:
+            self._done(command, command.branches)
+
+    def _batch(self, batches: Batches, participant: BatchParticipant, resource: str) -> Steps[None]:
+        """One batch; the next one is started, not done, so that a rollback that waits for a connection comes in between."""
+        batch = batches.take()
+        if not batch:
+            return  # the client was closed meanwhile
+        try:
+            yield Invoke(lambda: participant.commit(batch))
+        except BaseException as error:
+            if isinstance(error, (*_ENDINGS, UnavailableError)) or len(batch) == 1:
+                for command in batch:
+                    self._failed(command, command.branches, error)
+            else:
+                log.info("%d commits on %s failed together (%s), each is tried by itself", len(batch), resource, error)
+                batches.part(batch)
+            if isinstance(error, _ENDINGS):
+                raise
+        else:
+            for command in batch:
+                self._done(command, command.branches)
+        finally:
+            if batches.ended():
+                self._start(self._batch(batches, participant, resource), participant, resource, batches.loop)
+
+    def _start(
+        self, steps: Steps[None], participant: Participant | BatchParticipant, resource: str, loop: Mailbox | None
+    ) -> None:
+        if loop is not None:
+            loop.post(self._start_steps, steps)
+        else:
+            self._pool(participant, resource).submit(drive, steps)
+
+    def _start_steps(self, steps: Steps[None]) -> None:
+        self._keep(asyncio.get_running_loop().create_task(adrive(steps)))
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _arun(self, command: Command, branches: Iterable[BranchCommand], participant: Participant) -> None:
+    def _done(self, command: Command, branches: Iterable[BranchCommand]) -> None:
         for branch in branches:
-            try:
-                working = participant.settle(command, branch)
-                if working is not None:
-                    await working
-            except asyncio.CancelledError as error:
-                for unfinished in branches:
-                    if (command.xid, unfinished.branch_id) in self._running:
-                        self._failed(command, unfinished, error)
-                raise
-            except BaseException as error:
-                self._failed(command, branch, error)
-            else:
-                self._done(command, branch)
+            self._running.pop((command.xid, branch.branch_id), None)
+            self._answers.done(command.xid, branch.branch_id)
 
-    def _done(self, command: Command, branch: BranchCommand) -> None:
-        self._running.pop((command.xid, branch.branch_id), None)
-        self._answers.done(command.xid, branch.branch_id)
-
-    def _failed(self, command: Command, branch: BranchCommand, error: BaseException) -> None:
+    def _failed(self, command: Command, branches: Sequence[BranchCommand], error: BaseException) -> None:
         match error:
             case ParkError():
                 result = CommandResult.PARK
@@ -221,20 +272,21 @@ class Runner:
                 result = CommandResult.RETRY
         code = error.code if isinstance(error, TxcoordError) else type(error).__name__
         log.warning(
-            "%s: %s of branch %d on %s failed, %s: %s",
+            "%s: %s of branch %s on %s failed, %s: %s",
             command.xid,
             "commit" if command.commit else "rollback",
-            branch.branch_id,
+            ", ".join(str(branch.branch_id) for branch in branches),
             command.resource,
             result,
             error,
             exc_info=error if result is CommandResult.RETRY and isinstance(error, Exception) else None,
             extra={"xid": command.xid},
         )
-        self._running.pop((command.xid, branch.branch_id), None)
-        self._answers.failed(command.xid, branch.branch_id, result, code, str(error))
+        for branch in branches:
+            self._running.pop((command.xid, branch.branch_id), None)
+            self._answers.failed(command.xid, branch.branch_id, result, code, str(error))
 
-    def _pool(self, participant: Participant, resource: str) -> ThreadPoolExecutor:
+    def _pool(self, participant: Participant | BatchParticipant, resource: str) -> ThreadPoolExecutor:
         database = participant.database
         key = resource if database is None else database
         pool = self._pools.get(key)
