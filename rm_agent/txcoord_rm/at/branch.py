@@ -24,13 +24,12 @@ from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.transaction.effects import Steps
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
+from txcoord_rm.at.participant import ONLY_LOCKS
 from txcoord_rm.at.resource import LOCK_KEYS, Resource
 from txcoord_rm.capture.port import Entry, Result
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.statement import Statement, Verb
 
-ONLY_LOCKS = b"locks"
-"""Arguments of a registration that has nothing to undo."""
 _LONGEST_KEY = 400
 _SAVEPOINT = "txcoord_statement"
 
@@ -84,7 +83,7 @@ class LocalBranch:
             UnsupportedSqlError: It cannot be undone for certain, and has not run.
             LockConflictError: Another global transaction holds a row; roll the local transaction back.
         """
-        capture = self.resource.capture
+        capture = self.resource.ready().capture
         table = capture.table(cursor, statement)
         return self._run(
             cursor,
@@ -95,7 +94,7 @@ class LocalBranch:
 
     def execute_many(self, cursor: Any, statement: Statement, rows: list[Any]) -> Result:
         """Run a statement for each row of parameters. Raises like `execute`."""
-        capture = self.resource.capture
+        capture = self.resource.ready().capture
         table = capture.table(cursor, statement)
         return self._run(
             cursor,

@@ -6,11 +6,10 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from txcoord_proto.errors import ConfigurationError
 from txcoord_sdk.client import Client, default_client
-from txcoord_sdk.database import Database
 
 from txcoord_rm.at.hook import hook, resource_of_engine
-from txcoord_rm.at.participant import AtParticipant
-from txcoord_rm.at.resource import Resource, resource_of
+from txcoord_rm.at.participant import serve
+from txcoord_rm.at.resource import Resource
 from txcoord_rm.capture.families import capture_for, flavour_of
 from txcoord_rm.undo.log import metadata
 
@@ -46,16 +45,4 @@ def enroll(engine: Engine | AsyncEngine, client: Client | None = None, *, name: 
     database.add_tables(metadata)
     resource = Resource(client, database, flavour_of(sync_engine.dialect), capture_for(sync_engine.dialect), lock_wait)
     hook(sync_engine, resource)
-    client.when_started(lambda started: _serve(started, database))
-
-
-def _serve(client: Client, database: Database) -> None:
-    participant = AtParticipant(database)
-
-    async def aserve() -> None:
-        client.serve(resource_of(await database.aprepare()), participant)
-
-    def serve() -> None:
-        client.serve(resource_of(database.prepare()), participant)
-
-    client.in_background(aserve if database.is_async else serve)
+    client.when_started(lambda started: serve(started, database))

@@ -10,6 +10,7 @@ from txcoord_sdk.client import Client
 from txcoord_sdk.database import Database
 from txcoord_sdk.transaction.effects import Steps, adrive, drive
 
+from txcoord_rm.at.participant import resource_of
 from txcoord_rm.capture.port import Capture
 from txcoord_rm.sql.flavour import Binds, Flavour
 from txcoord_rm.sql.recogniser import Recogniser
@@ -19,11 +20,6 @@ T = TypeVar("T")
 
 LOCK_KEYS = 1_000
 """Lock keys of one registration; more go in several."""
-
-
-def resource_of(database_id: str) -> str:
-    """What a database is called at the coordinator, whatever service uses it."""
-    return f"db@{database_id}"
 
 
 class Resource:
@@ -64,12 +60,21 @@ class Resource:
 
     @property
     def name(self) -> str:
-        """What it is called at the coordinator; asks the database the first time."""
+        """What it is called at the coordinator; empty until `ready`."""
+        return self._name
+
+    def ready(self) -> Resource:
+        """See to it that the database has its identity and our tables; asks it the first time.
+
+        Raises:
+            ConfigurationError: They are missing and cannot be created by this user.
+            UnavailableError: The database cannot be reached.
+        """
         if not self._name:
             database = self.database
             identity = database.id or (await_only(database.aprepare()) if database.is_async else database.prepare())
             self._name = resource_of(identity)
-        return self._name
+        return self
 
     def wait(self, steps: Steps[T]) -> T:
         """Do what waits for the coordinator, inside a statement or a commit of the engine."""

@@ -19,9 +19,9 @@ class Order(Base):
     __tablename__ = "orders"
     id: Mapped[int] = mapped_column(primary_key=True)
     customer: Mapped[str] = mapped_column(String(50))
-    version: Mapped[int]
+    version: Mapped[int] = mapped_column()
     lines: Mapped[list[Line]] = relationship(cascade="all, delete-orphan")
-    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012, F821
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012
 
 
 class Line(Base):
@@ -77,6 +77,14 @@ def place(session: Session) -> int:
     return order.id
 
 
+def cancel(session: Session) -> None:
+    """What another request might do with it."""
+    for order in session.scalars(select(Order)):
+        session.delete(order)
+    session.execute(update(Stock).where(Stock.free < 20).values(free=Stock.free + 100))
+    session.execute(text("DELETE FROM stock WHERE sku LIKE 'new%'"))
+
+
 def test_a_commit_keeps_everything(shop: World) -> None:
     (order_id,) = shop.globally(place)
     assert shop.rows(f"SELECT customer, version FROM orders WHERE id = {order_id}") == [("bob", 1)]
@@ -93,6 +101,6 @@ def test_a_commit_keeps_everything(shop: World) -> None:
 
 def test_a_rollback_puts_everything_back(shop: World) -> None:
     before = everything(shop)
-    shop.globally(place, place, undo=True)
+    shop.globally(place, cancel, undo=True)
     assert everything(shop) == before
     assert set(shop.statuses()) == {"SETTLED"}

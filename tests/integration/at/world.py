@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from txcoord_proto.v1.operator_pb2 import LocksReply, LocksRequest
@@ -43,11 +43,15 @@ class World:
         self.outside = create_engine(plain_url)
         self.engine = create_async_engine(url, **options) if self.is_async else create_engine(url, **options)
         enroll(self.engine, client)
+        self.run(self._start()) if self.is_async else client.start()
         found = resource_of_engine(self.engine.sync_engine if isinstance(self.engine, AsyncEngine) else self.engine)
         assert found is not None
         self.resource = found
         self._operator = Coordinator((address,), "", None, 10.0)
         self.last: GlobalTransaction | None = None
+
+    async def _start(self) -> None:
+        self.client.start()
 
     def close(self) -> None:
         if self.is_async:
@@ -115,7 +119,7 @@ class World:
     def script(self, *statements: str) -> None:
         with self.outside.begin() as connection:
             for statement in statements:
-                connection.exec_driver_sql(statement)
+                connection.execute(text(statement.replace(":", "\\:")))
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with self.outside.connect() as connection:
