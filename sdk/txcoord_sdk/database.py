@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import click
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -72,10 +72,17 @@ class Database:
         self.fence_retention = FENCE_RETENTION
         """Seconds that fence rows stay at least; half of it is how old a phase one may become."""
         self._id = ""
+        self._tables = [schema.metadata]
         self.connections = connections
         self.forked()
         self._refuse_unfit()
         watch(self.sync_engine)
+
+    def add_tables(self, tables: MetaData) -> None:
+        """Have `prepare` create further tables of ours, too."""
+        if tables not in self._tables:
+            self._tables.append(tables)
+            self._id = ""
 
     @property
     def id(self) -> str:
@@ -183,11 +190,14 @@ class Database:
 
     @durable("database.prepare")
     def _prepare(self) -> str:
-        return self.run(schema.prepare)
+        return self.run(self._create)
 
     @durable("database.prepare")
     async def _aprepare(self) -> str:
-        return await self.arun(schema.prepare)
+        return await self.arun(self._create)
+
+    def _create(self, connection: Connection) -> str:
+        return schema.prepare(connection, self._tables)
 
     def _refuse_unfit(self) -> None:
         engine = self.sync_engine
@@ -305,6 +315,10 @@ class Databases:
         if not self._known:
             raise ConfigurationError("the client knows no database: call client.bind(engine) before the first action")
         raise ConfigurationError(f"which database? {sorted(self._known)} are bound: say @tcc(..., database=NAME)")
+
+    def of(self, engine: Engine) -> Database | None:
+        """The database of an engine that was bound."""
+        return next((known for known in self._known.values() if known.sync_engine is engine), None)
 
     def forked(self) -> None:
         """In the child of a fork."""
