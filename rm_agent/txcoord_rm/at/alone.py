@@ -8,15 +8,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import Connection
+from txcoord_sdk.transaction.transaction import GlobalTransaction
+
 from txcoord_rm.at.branch import LocalBranch
+from txcoord_rm.at.resource import Resource
 from txcoord_rm.capture.port import Entry, Result
 
 
 class LoneBranch(LocalBranch):
     """The branch of one statement."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args, fresh=True)
+    def __init__(self, resource: Resource, transaction: GlobalTransaction, connection: Connection) -> None:
+        super().__init__(resource, transaction, connection, fresh=True)
         self._open = False
 
     def run(self, cursor: Any, work: Callable[[LocalBranch], Result]) -> Result:

@@ -32,6 +32,7 @@ ONLY_LOCKS = b"locks"
 UNDO_LOG = Retained(undo_log, undo_log.c.branch_id, undo_log.c.created_at)
 """Guards and what is left of undone branches; and images, where an operator has ended their transaction by his word."""
 
+GATHER_SECONDS = 0.1
 _RETRIED_SECONDS = 3.0
 """How long a rollback meets deadlocks and held rows before it makes room for others and is tried again later."""
 _READ_COMMITTED = {"postgresql": ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED",)}
@@ -48,6 +49,11 @@ class AtParticipant:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+
+    @property
+    def gathers(self) -> float:
+        """See `BatchParticipant.gathers`."""
+        return GATHER_SECONDS
 
     def is_async(self, command: Command) -> bool:
         """See `BatchParticipant.is_async`."""
