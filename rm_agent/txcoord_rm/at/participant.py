@@ -110,19 +110,27 @@ def resource_of(database_id: str) -> str:
     return f"db@{database_id}"
 
 
-def serve(client: Client, database: Database) -> None:
-    """Have `client` do phase two of AT in `database` as soon as it can be reached, and keep its undo log clean."""
+def serve_second_phases(client: Client, database: Database, ready: Callable[[str], None] = lambda resource: None) -> None:
+    """Have `client` do phase two of AT in `database` as soon as it can be reached, and keep its undo log clean.
+
+    Args:
+        client: Of this process.
+        database: It; our tables are created where they are missing.
+        ready: Told the resource once it is served; from any thread.
+    """
     database.add_tables(metadata)
 
-    def ready(database_id: str) -> None:
-        client.serve(resource_of(database_id), AtParticipant(database))
+    def serve(database_id: str) -> None:
+        resource = resource_of(database_id)
+        client.serve(resource, AtParticipant(database))
         keep_clean(client, database, UNDO_LOG)
+        ready(resource)
 
     async def aprepare() -> None:
-        ready(await database.aprepare())
+        serve(await database.aprepare())
 
     def prepare() -> None:
-        ready(database.prepare())
+        serve(database.prepare())
 
     client.in_background(aprepare if database.is_async else prepare)
 
