@@ -32,6 +32,8 @@ NOT_DURABLE = {
     "client.Client.begin": "asks the coordinator",
     "client.Client.commit": "asks the coordinator",
     "tcc.second_phase.TccParticipant._in_database": "of `_confirm` and `_cancel`",
+    "at.hook.EnrolledDialect.do_commit": "hands on to the watched dialect",
+    "at.alone.LoneBranch._send_commit": "the step of the boundary around it",
     "undo.restorer.Restorer._undo": "a savepoint",
     "undo.restorer.Restorer._tried": "a savepoint",
     "undo.restorer.Restorer._checked": "a savepoint",
@@ -104,7 +106,7 @@ def test_the_registry_holds_what_the_sources_decorate() -> None:
         import_module(f"txcoord_server.{module}")
     for module in ("client", "tcc.decorator", "tcc.registry"):
         import_module(f"txcoord_sdk.{module}")
-    for module in ("at.participant", "commands.undo"):
+    for module in ("at.alone", "at.participant", "commands.undo"):
         import_module(f"txcoord_rm.{module}")
     registered = {name for names in BOUNDARIES.values() for name in names}
     expected = {name for name, covered in places().items() if covered}

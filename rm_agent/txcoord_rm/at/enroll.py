@@ -8,7 +8,7 @@ from txcoord_proto.errors import ConfigurationError
 from txcoord_sdk.client import Client, default_client
 
 from txcoord_rm.at.hook import hook, resource_of_engine
-from txcoord_rm.at.participant import serve
+from txcoord_rm.at.participant import serve_second_phases
 from txcoord_rm.at.resource import Resource
 from txcoord_rm.capture.families import capture_for, flavour_of
 from txcoord_rm.undo.log import metadata
@@ -45,4 +45,4 @@ def enroll(engine: Engine | AsyncEngine, client: Client | None = None, *, name: 
     database.add_tables(metadata)
     resource = Resource(client, database, flavour_of(sync_engine.dialect), capture_for(sync_engine.dialect), lock_wait)
     hook(sync_engine, resource)
-    client.when_started(lambda started: serve(started, database))
+    client.when_started(lambda started: serve_second_phases(started, database))
