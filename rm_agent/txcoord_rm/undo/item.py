@@ -71,7 +71,12 @@ class UndoRecord:
         Raises:
             CorruptRecordError: It says nothing certain.
         """
-        if len(self.befores) != len(self.afters) or not self.columns:
+        odd = not self.befores or len(self.befores) != len(self.afters) or not self.columns
+        if (
+            odd
+            or len(set(self.columns)) != len(self.columns)
+            or any(before == after for before, after in zip(self.befores, self.afters))
+        ):
             raise CorruptRecordError(f"undo record {self.branch_id}/{self.seq} has images that do not belong together")
         for before, after in zip(reversed(self.befores), reversed(self.afters), strict=True):
             yield Change(self.table, self.columns, self._fitting(before), self._fitting(after))

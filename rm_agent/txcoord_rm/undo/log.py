@@ -1,4 +1,4 @@
-"""The undo log, and the second phase of a rollback over it: all branches of one transaction, in one local transaction.
+"""The undo log, and second phases over it: a rollback of all branches of one transaction, and commits of many.
 
 The guard comes first: the row with which a phase one begins is inserted, so that one that is still under way is waited for, and
 one that comes late fails on it. (Looking first and inserting then lets a phase one slip between, and deadlocks on InnoDB.)
@@ -6,76 +6,49 @@ one that comes late fails on it. (Looking first and inserting then lets a phase 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    CheckConstraint,
-    Column,
-    Connection,
-    Integer,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    String,
-    Table,
-    Text,
-    delete,
-    select,
-    text,
-    update,
-)
-from sqlalchemy.dialects.mysql import LONGBLOB
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import BigInteger, Connection, Text, bindparam, delete, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from txcoord_sdk.dialects import dialect_of
 
 from txcoord_rm.undo.item import FORMAT, CorruptRecordError, UndoRecord
-from txcoord_rm.undo.postgresql import Difference, Facts, Restorer
-from txcoord_rm.undo.record import fields
+from txcoord_rm.undo.port import FamilyUndo
+from txcoord_rm.undo.postgresql import PostgresqlUndo
+from txcoord_rm.undo.restorer import Difference, Facts, Restorer
+from txcoord_rm.undo.schema import metadata, undo_log
 
-_IMAGES = ARRAY(Text).with_variant(LONGBLOB, "mysql", "mariadb").with_variant(LargeBinary, "sqlite")
-# On PostgreSQL an array of the texts of rows; elsewhere see `images`.
-metadata = MetaData()
-undo_log = Table(
-    "txcoord_undo_log",
-    metadata,
-    Column("branch_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("seq", Integer, primary_key=True, autoincrement=False),
-    Column("state", String(8), nullable=False),
-    Column("xid", String(128), nullable=False),
-    Column("format", SmallInteger, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("table_schema", Text),
-    Column("table_name", Text),
-    Column("columns", ARRAY(Text).with_variant(JSON, "mysql", "mariadb", "sqlite")),
-    Column("befores", _IMAGES),
-    Column("afters", _IMAGES),
-    CheckConstraint("state IN ('IMAGE', 'GUARD', 'UNDONE')", name="txcoord_undo_log_state"),
-    CheckConstraint("(state = 'IMAGE') = (table_name IS NOT NULL)", name="txcoord_undo_log_image"),
-    CheckConstraint("seq >= 1", name="txcoord_undo_log_seq"),
-)
-_NOW = text("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
-_SETTINGS = text(
-    "SELECT set_config('datestyle', 'ISO, MDY', true), set_config('extra_float_digits', '1', true), "
-    "set_config('intervalstyle', 'postgres', true), set_config('row_security', 'off', true), "
-    "set_config('lock_timeout', '2s', true)"
-)
+__all__ = ["Difference", "Facts", "forget", "metadata", "undo", "undo_log"]
+
+_FAMILIES: dict[str, Callable[[Connection], FamilyUndo]] = {"postgresql": PostgresqlUndo}
+_FORGET = text(
+    "DELETE FROM txcoord_undo_log AS l USING unnest(:xids, :branch_ids) AS d (xid, branch_id) "
+    "WHERE l.branch_id = d.branch_id AND l.xid = d.xid AND l.state = 'IMAGE'"
+).bindparams(bindparam("xids", type_=ARRAY(Text)), bindparam("branch_ids", type_=ARRAY(BigInteger)))
+_AT_ONCE = 500
+"""Branches that one statement forgets where each is a parameter."""
 
 
 def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Facts) -> list[Difference]:
     """Undo what branches of a transaction did, in the connection's local transaction at READ COMMITTED.
 
+    On MySQL and MariaDB it changes settings of the session, which stay: the connection is for second phases only.
+
     Returns:
         Rows that are not as the transaction left them: with any, nothing was undone, and the caller rolls back.
 
     Raises:
-        CorruptRecordError: A record cannot be read.
+        CorruptRecordError: A record cannot be read, or does not fit the tables as they are now; the caller rolls back.
+        ConfigurationError: The database is of no supported kind.
     """
-    connection.execute(_SETTINGS)
-    guard = {"seq": 1, "state": "GUARD", "xid": xid, "format": 1, "created_at": _NOW}
+    dialect = dialect_of(connection.dialect.name)
+    family = _FAMILIES[connection.dialect.name](connection)
+    family.prepare()
+    guard = {"seq": 1, "state": "GUARD", "xid": xid, "format": FORMAT, "created_at": dialect.now}
     guards = [guard | {"branch_id": branch_id} for branch_id in sorted(branch_ids)]
-    connection.execute(insert(undo_log).values(guards).on_conflict_do_nothing())
+    connection.execute(dialect.insert_if_absent(undo_log).values(guards))
     mine = undo_log.c.branch_id.in_(branch_ids)
     stored = connection.execute(select(undo_log).where(mine).order_by(undo_log.c.seq).with_for_update()).all()
     branches: dict[int, list[Any]] = {}
@@ -84,14 +57,38 @@ def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Fac
     for branch_id, rows in branches.items():
         _check(branch_id, rows, xid)
     newest_first = sorted(branches.values(), key=lambda rows: (rows[-1].created_at, rows[-1].branch_id), reverse=True)
-    records = [_record(row) for rows in newest_first for row in reversed(rows) if row.state == "IMAGE"]
-    differences = Restorer(connection, facts).restore([list(record.changes()) for record in records])
+    records = [_record(family, row) for rows in newest_first for row in reversed(rows) if row.state == "IMAGE"]
+    differences = Restorer(connection, family, facts).restore([list(record.changes()) for record in records])
     if not differences:
         images = mine & (undo_log.c.state == "IMAGE")
         empty = {name: None for name in ("table_schema", "table_name", "columns", "befores", "afters")}
         connection.execute(delete(undo_log).where(images, undo_log.c.seq > 1))
         connection.execute(update(undo_log).where(images).values(state="UNDONE", **empty))
     return differences
+
+
+def forget(connection: Connection, branches: Sequence[tuple[str, int]]) -> int:
+    """Delete the records of branches whose transactions are committed.
+
+    Guards stay, and so do records of another transaction whose branch has the same number.
+
+    Args:
+        connection: In a local transaction.
+        branches: XID and number of each.
+
+    Returns:
+        How many records there were.
+    """
+    if connection.dialect.name == "postgresql":
+        xids, branch_ids = zip(*branches) if branches else ((), ())
+        arrays = {"xids": list(xids), "branch_ids": list(branch_ids)}
+        return connection.execute(_FORGET, arrays).rowcount
+    gone, left = 0, iter(sorted(branches, key=lambda branch: branch[1]))
+    while some := list(islice(left, _AT_ONCE)):
+        pairs = tuple_(undo_log.c.xid, undo_log.c.branch_id).in_(some)
+        numbers = undo_log.c.branch_id.in_([branch_id for _, branch_id in some])  # found by the primary key
+        gone += connection.execute(delete(undo_log).where(numbers, pairs, undo_log.c.state == "IMAGE")).rowcount
+    return gone
 
 
 def _check(branch_id: int, rows: Sequence[Any], xid: str) -> None:
@@ -105,14 +102,16 @@ def _check(branch_id: int, rows: Sequence[Any], xid: str) -> None:
         )
 
 
-def _record(r: Any) -> UndoRecord:
+def _record(family: FamilyUndo, r: Any) -> UndoRecord:
     if r.format != FORMAT:
         raise CorruptRecordError(
             f"undo record {r.branch_id}/{r.seq} has format {r.format}, this version reads {FORMAT}: let an agent of the version "
             "that wrote it do this second phase"
         )
     try:
-        befores, afters = (tuple(None if text is None else fields(text) for text in texts) for texts in (r.befores, r.afters))
+        befores, afters = family.images(r)
     except ValueError as error:
         raise CorruptRecordError(f"undo record {r.branch_id}/{r.seq} cannot be read: {error}") from error
-    return UndoRecord(r.branch_id, r.seq, r.state, r.format, (r.table_schema, r.table_name), tuple(r.columns), befores, afters)
+    return UndoRecord(
+        r.branch_id, r.seq, r.state, r.format, (r.table_schema, r.table_name), tuple(r.columns or ()), befores, afters
+    )

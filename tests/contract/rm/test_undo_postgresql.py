@@ -14,10 +14,11 @@ from txcoord_rm.capture.postgresql import capture
 from txcoord_rm.catalogue.postgresql import query, table
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.flavour import Binds, Family, Flavour
+from txcoord_rm.sql.quoting import quoted
 from txcoord_rm.sql.recogniser import Recogniser
 from txcoord_rm.undo.item import CorruptRecordError
-from txcoord_rm.undo.log import metadata, undo
-from txcoord_rm.undo.postgresql import Difference
+from txcoord_rm.undo.log import forget, metadata, undo
+from txcoord_rm.undo.restorer import Difference
 
 from tests.servers.fixtures import FreshUrl
 
@@ -46,7 +47,9 @@ class Database:
             for sql in statements:
                 statement = RECOGNISER.recognise(sql)
                 assert statement.target is not None
-                captured = capture(statement, facts(connection, statement.target.name.of(sql)), version, Binds.NONE)
+                target = facts(connection, statement.target.name.of(sql))
+                assert target is not None
+                captured = capture(statement, target, version, Binds.NONE)
                 own = {"xid": "x", "branch_id": self.branch_id, "seq": seq}
                 ran = connection.exec_driver_sql(captured.spliced.sql, captured.spliced.bind(None, own))
                 seq += next((row[0] for row in ran), 0)
@@ -54,7 +57,7 @@ class Database:
 
     def undo(self, *branch_ids: int) -> list[Difference]:
         with self.engine.connect() as connection:
-            found = undo(connection, "x", branch_ids, lambda name: facts(connection, ".".join(f'"{part}"' for part in name)))
+            found = undo(connection, "x", branch_ids, lambda name: facts(connection, ".".join(map(quoted, name))))
             if not found:
                 connection.commit()
             return found
@@ -70,8 +73,9 @@ class Database:
             ]
 
 
-def facts(connection: Connection, name: str) -> Table:
-    return table(connection.exec_driver_sql(query(name)).scalar_one())
+def facts(connection: Connection, name: str) -> Table | None:
+    found = connection.exec_driver_sql(query(name)).scalar_one_or_none()
+    return None if found is None else table(found)
 
 
 @pytest.fixture(params=["postgres", "postgres18"])
@@ -259,6 +263,55 @@ def test_records_that_are_not_complete_are_refused(database: Database) -> None:
     database.plain("DELETE FROM txcoord_undo_log WHERE seq = 1")
     with pytest.raises(CorruptRecordError, match="not complete"):
         database.undo(branch)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("DROP TABLE acct", "public.acct does not exist any more"),
+        ("ALTER TABLE acct DROP COLUMN bal", "no column bal any more"),
+        ("ALTER TABLE acct DROP CONSTRAINT acct_pkey", "it has no primary key"),
+        ("ALTER TABLE acct DROP CONSTRAINT acct_pkey, ADD PRIMARY KEY (email)", "the primary key of public.acct has changed"),
+        ("ALTER TABLE acct ALTER bal TYPE date USING '2026-01-01'", "does not fit the tables as they are now"),
+        ("ALTER TABLE acct ALTER id TYPE date USING '2026-01-01'::date + id", "does not fit the tables as they are now"),
+        ("ALTER TABLE acct RENAME TO other; CREATE VIEW acct AS SELECT * FROM other", "it is a view"),
+    ],
+)
+def test_a_table_that_is_another_by_now_is_left_alone(database: Database, change: str, said: str) -> None:
+    database.plain("DELETE FROM acct WHERE email IS NULL")
+    branch = database.branch("UPDATE acct SET bal = 1 WHERE id = 1")
+    database.plain(*change.split("; "))
+    with pytest.raises(CorruptRecordError, match=said):
+        database.undo(branch)
+    assert database.log() == [(branch, 1, "IMAGE")]
+
+
+def test_images_that_say_nothing_are_refused(database: Database) -> None:
+    for spoilt in ("befores = NULL, afters = NULL", "befores = afters", "columns = NULL", "afters = ARRAY['(1,2']", "format = 2"):
+        branch = database.branch("UPDATE acct SET bal = bal + 1 WHERE id = 1")
+        database.plain(f"UPDATE txcoord_undo_log SET {spoilt} WHERE branch_id = {branch}")
+        with pytest.raises(CorruptRecordError):
+            database.undo(branch)
+
+
+def test_a_trigger_that_forbids_a_row_is_named(database: Database) -> None:
+    branch = database.branch("DELETE FROM acct WHERE id = 1")
+    database.plain(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'closed'; END $$",
+        "CREATE TRIGGER no BEFORE INSERT ON acct FOR EACH ROW EXECUTE FUNCTION no()",
+    )
+    (difference,) = database.undo(branch)
+    assert (difference.current, difference.reason) == (None, "closed")
+
+
+def test_records_of_committed_transactions_are_forgotten_and_guards_are_not(database: Database) -> None:
+    first = database.branch("UPDATE acct SET bal = 1 WHERE id = 1", "UPDATE acct SET bal = 2 WHERE id = 1")
+    second, third = database.branch("UPDATE acct SET bal = 3"), database.branch("UPDATE acct SET bal = 4")
+    assert database.undo(77) == []
+    with database.engine.begin() as connection:
+        assert forget(connection, [("x", first), ("x", second), ("y", third), ("x", 77), ("x", 99)]) == 3
+        assert forget(connection, []) == 0
+    assert database.log() == [(third, 1, "IMAGE"), (77, 1, "GUARD")]
 
 
 def test_the_guard_stops_a_phase_one_that_comes_late(database: Database) -> None:

@@ -1,0 +1,211 @@
+"""The order in which rows are put back, the same on every family of databases.
+
+A row is only ever changed from its after image to its before image. What has its before image already is left as it is. What has
+neither was written by somebody else: then nothing is overwritten, and a person decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError
+
+from txcoord_rm.catalogue.table import Table
+from txcoord_rm.undo.item import Change, CorruptRecordError, Image
+from txcoord_rm.undo.port import FamilyUndo, Undone
+
+Facts = Callable[[tuple[str, str]], Table | None]
+"""What the catalogue says of a table, by schema and name; None: there is no such table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row that is not as the transaction left it.
+
+    Args:
+        change: What the transaction did to it.
+        current: What is there now, in the columns of the images; None: nothing.
+        reason: Why it is not restored, where the row itself does not say.
+    """
+
+    change: Change
+    current: Image | None
+    reason: str = ""
+
+
+class Restorer:
+    """Undoes changes in one local transaction, at READ COMMITTED.
+
+    Args:
+        connection: In it.
+        family: Of its database.
+        facts: What the catalogue says of a table.
+    """
+
+    def __init__(self, connection: Connection, family: FamilyUndo, facts: Facts) -> None:
+        self._connection = connection
+        self._family = family
+        self._facts = facts
+        self._tables: dict[tuple[str, str], Table] = {}
+        self._reasons: dict[int, str] = {}
+        """Why a change could not be undone, by its identity, where the row itself does not say."""
+
+    def restore(self, items: Iterable[Sequence[Change]]) -> list[Difference]:
+        """Put rows back.
+
+        An item of which a row does not match is put behind the others until nothing moves any more: two branches of one
+        transaction may have written one row in another order than their records tell. Only then a row may count as put back by
+        somebody else; earlier it could be one that another item is still to change.
+
+        Args:
+            items: Changes of one statement each, in the order in which they are to be undone.
+
+        Returns:
+            Rows that are not as the transaction left them; with any, the local transaction has to be rolled back.
+
+        Raises:
+            CorruptRecordError: The changes do not fit the tables as they are now.
+        """
+        every = [list(item) for item in items]
+        for item in every:
+            for name, columns in {(change.table, change.columns) for change in item}:
+                self._check(name, columns)  # before anything is written
+        try:
+            return self._restored(every)
+        except (DataError, ProgrammingError) as error:
+            raise CorruptRecordError(f"an undo record does not fit the tables as they are now: {first_line(error)}") from error
+
+    def _restored(self, every: list[list[Change]]) -> list[Difference]:
+        pending = every
+        while pending:
+            left = [item for item in pending if not self._undo(item)]
+            if len(left) == len(pending):
+                left = [item for item in pending if not self._undo(item, may_be_back=True)]
+            if len(left) == len(pending):
+                return [d for item in pending for d in self._differences(item)] or [
+                    Difference(c, c.after) for i in pending for c in i
+                ]
+            pending = left
+        savepoint = self._connection.begin_nested()
+        try:
+            self._family.check()
+        except DBAPIError as error:
+            savepoint.rollback()
+            if not self._family.forbids(error):
+                raise
+            reason = first_line(error)
+            return [Difference(change, self._found(change), reason) for item in every for change in item]
+        savepoint.commit()
+        return []
+
+    def _undo(self, item: list[Change], may_be_back: bool = False) -> bool:
+        """Undo all of an item or nothing.
+
+        Args:
+            item: Changes of one statement.
+            may_be_back: Whether rows that have their before image already need nothing done.
+        """
+        savepoint = self._connection.begin_nested()
+        for _, group in groupby(item, key=lambda change: (change.before is None, change.after is None, change.changed)):
+            changes = list(group)
+            undone = self._undo_alike(changes)
+            for n, change in enumerate(changes):
+                if n not in undone and not (may_be_back and self._is_back(change)):
+                    savepoint.rollback()
+                    return False
+        savepoint.commit()
+        return True
+
+    def _undo_alike(self, changes: list[Change]) -> frozenset[int]:
+        """Undo changes of one kind, in a set; which of them were.
+
+        Rows in a set may stand in each other's way; one by one and backwards they walk through states that there were.
+        """
+        undone = self._tried(changes)
+        if undone is None:
+            undone = frozenset(n for n, change in enumerate(changes) if self._tried([change]))
+        return undone
+
+    def _tried(self, changes: list[Change]) -> frozenset[int] | None:
+        """Which changes were undone; None: a constraint forbids it, and none was."""
+        savepoint = None if self._family.fails_alone else self._connection.begin_nested()
+        try:
+            undone = self._run(changes)
+        except DBAPIError as error:
+            if not self._family.forbids(error):
+                raise
+            if savepoint is not None:
+                savepoint.rollback()
+            for change in changes:
+                self._reasons[id(change)] = first_line(error)
+            return None
+        if savepoint is not None:
+            savepoint.commit()
+        for n, reason in undone.reasons.items():
+            self._reasons[id(changes[n])] = reason
+        for n in undone.places:
+            self._reasons.pop(id(changes[n]), None)
+        return undone.places
+
+    def _run(self, changes: list[Change]) -> Undone:
+        first = changes[0]
+        table = self._table(first)
+        if first.after is None:
+            return self._family.put_back(table, changes)
+        if first.before is None:
+            return self._family.take_away(table, changes)
+        return self._family.set_back(table, changes)
+
+    def _is_back(self, change: Change) -> bool:
+        """Whether the row has its before image already."""
+        if change.before is None:
+            return self._current(change, change.after) is None
+        current = self._current(change, change.before)
+        if current is None or any(change.value(c, current) != change.value(c, change.before) for c in change.changed):
+            return False
+        moved = change.after is not None and not set(self._table(change).primary_key).isdisjoint(change.changed)
+        return not moved or self._current(change, change.after) is None
+
+    def _differences(self, item: list[Change]) -> Iterator[Difference]:
+        for change in item:
+            current = self._found(change)
+            if current != change.after or id(change) in self._reasons:
+                yield Difference(change, current, self._reasons.get(id(change), ""))
+
+    def _found(self, change: Change) -> Image | None:
+        """The row where the change left it, or took it from."""
+        return self._current(change, change.after if change.after is not None else change.before)
+
+    def _current(self, change: Change, image: Image | None) -> Image | None:
+        assert image is not None, "a change has one image at least"
+        return self._family.current(self._table(change), change, image)
+
+    def _table(self, change: Change) -> Table:
+        return self._tables[change.table]
+
+    def _check(self, name: tuple[str, str], columns: tuple[str, ...]) -> None:
+        """Remember what images with these columns tell of, as it is now.
+
+        Raises:
+            CorruptRecordError: It is gone, or no longer what they tell of.
+        """
+        table, shown = self._tables.get(name) or self._facts(name), ".".join(name)
+        if table is None:
+            raise CorruptRecordError(f"{shown} does not exist any more, of which an undo record tells")
+        if table.obstacle:
+            raise CorruptRecordError(f"{shown} cannot be restored any more: {table.obstacle}")
+        if missing := set(columns) - {column.name for column in table.columns}:
+            raise CorruptRecordError(f"{shown} has no column {min(missing)} any more, which an undo record names")
+        if missing := set(table.primary_key) - set(columns):
+            raise CorruptRecordError(
+                f"the primary key of {shown} has changed: it has {min(missing)} now, of which an undo record says nothing"
+            )
+        self._tables[name] = table
+
+
+def first_line(error: DBAPIError) -> str:
+    """What the database said, without its details."""
+    return str(error.orig).split("\n", 1)[0]
