@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from txcoord_proto.errors import UnsupportedSqlError
@@ -40,6 +40,10 @@ _REFERENCES = (
     "pragma_foreign_key_list(m.name, 'main') AS f WHERE m.type = 'table' AND f.\"table\" = ? COLLATE NOCASE "
     "ORDER BY m.name, f.id, f.seq"
 )
+_PARENTS = (
+    'SELECT +f.id, +f."table", +f."to", +f."from", (SELECT +p.name FROM pragma_table_xinfo(f."table", \'main\') AS p '
+    "WHERE p.pk = f.seq + 1) FROM pragma_foreign_key_list(?, 'main') AS f ORDER BY f.id, f.seq"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class SqliteTable(Table):
         unique_collations: The same of `uniques`, one by one.
         conflicts: What its constraints do by themselves with a row that violates them: REPLACE, IGNORE, FAIL, ROLLBACK, ABORT.
         rowid: The column that is the rowid; empty: none is.
+        parents: Foreign keys of this table: `table` is the one that it refers to.
         schema_version: Of the database, when this was read.
     """
 
@@ -58,6 +63,7 @@ class SqliteTable(Table):
     unique_collations: tuple[tuple[str, ...], ...] = ()
     conflicts: frozenset[str] = frozenset()
     rowid: str = ""
+    parents: tuple[Reference, ...] = ()
     schema_version: int = 0
 
     def named(self, name: str) -> str | None:
@@ -109,6 +115,7 @@ def table(rows: Rows, parts: Sequence[str]) -> SqliteTable | None:
         unique_collations=tuple(collations for _, collations in others),
         conflicts=conflicts or frozenset(),
         rowid=key[0] if key and primary is None else "",
+        parents=tuple(_parents(rows(_PARENTS, (name,)))),
         schema_version=schema_version(rows),
     )
     strange = {*made.key_collations, *(c for collations in made.unique_collations for c in collations)} - BUILT_IN_COLLATIONS
@@ -172,6 +179,14 @@ def _references(rows: Iterable[tuple[Any, ...]], name: str, key: tuple[str, ...]
         )
 
 
+def _parents(rows: Iterable[tuple[Any, ...]]) -> Iterable[Reference]:
+    for _, group in groupby(rows, key=lambda row: row[0]):
+        pairs = list(group)
+        theirs = tuple(row[4] if row[2] is None else row[2] for row in pairs)
+        if None not in theirs:  # else it refers to what does not exist, and nothing can be written anyway
+            yield Reference(f'"main".{quoted(pairs[0][1])}', theirs, tuple(row[3] for row in pairs), False, False)
+
+
 def _trigger(name: str, sql: str) -> Trigger:
     """What its text says: CREATE [TEMP] TRIGGER [IF NOT EXISTS] name [BEFORE | AFTER | INSTEAD OF] event ..."""
     found = _tokens(sql)
@@ -192,7 +207,7 @@ def _conflicts(sql: str | None) -> frozenset[str] | None:
     found = _tokens(sql or "")
     if found is None:
         return None
-    return frozenset(after.text for token, after in zip(found, found[1:]) if token.text == "CONFLICT")
+    return frozenset(after.text for token, after in pairwise(found) if token.text == "CONFLICT")
 
 
 def _tokens(sql: str) -> list[Token] | None:
