@@ -201,6 +201,7 @@ class _Plan:
         except BaseException:
             triggers.leave()
             if below.in_transaction:  # some errors make SQLite roll back by itself
+                cursor.execute("SELECT 1 WHERE 0")  # ends the statement, also where reading its rows has failed
                 below.execute(f"ROLLBACK TO {_SAVEPOINT}")
                 below.execute(f"RELEASE {_SAVEPOINT}")
             raise

@@ -45,6 +45,11 @@ def keys(table: SqliteTable, event: Event, changed: frozenset[str], rows: Sequen
                     yield _key(table, unique.columns, collations, row)
 
 
+def primary(table: SqliteTable, values: Iterable[Value]) -> str:
+    """The key of the row with these values of the primary key."""
+    return _key(table, table.primary_key, table.key_collations, dict(zip(table.primary_key, values)))
+
+
 def _key(table: SqliteTable, columns: tuple[str, ...], collations: tuple[str, ...], row: Mapping[str, Value]) -> str:
     values = (_canonical(row[name], collation) for name, collation in zip(columns, collations, strict=True))
     return f"{'.'.join(table.root)}({','.join(columns)})=({','.join(values)})"

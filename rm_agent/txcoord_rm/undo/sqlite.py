@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from txcoord_sdk.dialects import sqlite_connection
 
+from txcoord_rm.capture.sqlite_keys import primary
 from txcoord_rm.capture.sqlite_values import Real, incoming, outgoing, parameter, value
 from txcoord_rm.catalogue.sqlite import SqliteTable
 from txcoord_rm.catalogue.table import Reference, Table
@@ -110,6 +111,15 @@ class SqliteUndo:
 
     def set_back(self, table: Table, changes: Sequence[Change]) -> Undone:
         """See `FamilyUndo.set_back`."""
+        undone, reasons, done = set[int](), dict[int, str](), 0
+        for some in _apart(table, changes):
+            found = self._set_back(table, some)
+            undone.update(done + n for n in found.places)
+            reasons.update((done + n, reason) for n, reason in found.reasons.items())
+            done += len(some)
+        return Undone(frozenset(undone), reasons)
+
+    def _set_back(self, table: Table, changes: Sequence[Change]) -> Undone:
         columns, changed = changes[0].columns, changes[0].changed
         befores, afters = [_there(change.before) for change in changes], [_there(change.after) for change in changes]
         compared = changed if set(table.primary_key).isdisjoint(changed) else columns
@@ -202,6 +212,22 @@ class SqliteUndo:
                 where = _keyed(table, 0, "c.")
                 query = _dangling(_name(table), parent.columns, parent.table, parent.their_columns, where)
                 self._asked.append((query, tuple(map(parameter, _values(columns, image, table.primary_key)))))
+
+
+def _apart(table: Table, changes: Sequence[Change]) -> Iterable[Sequence[Change]]:
+    """Changes in order, apart where one is of a row as another before it leaves it: one statement may change a row twice."""
+    assert isinstance(table, SqliteTable), "the catalogue of SQLite tells of it"
+    some, touched = list[Change](), set[str]()
+    for change in changes:
+        before, after = (
+            primary(table, _values(change.columns, _there(image), table.primary_key)) for image in (change.before, change.after)
+        )
+        if after in touched:
+            yield some
+            some, touched = [], set()
+        some.append(change)
+        touched |= {before, after}
+    yield some
 
 
 def _dangling(child: str, theirs: Sequence[str], parent: str, ours: Sequence[str], where: str) -> str:

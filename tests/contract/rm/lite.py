@@ -13,6 +13,7 @@ from txcoord_rm.capture.port import Entry, Result
 from txcoord_rm.capture.sqlite import SqliteCapture
 from txcoord_rm.catalogue.sqlite import SqliteTable, table
 from txcoord_rm.sql.flavour import Binds, Family, Flavour
+from txcoord_rm.sql.quoting import quoted
 from txcoord_rm.sql.recogniser import Recogniser
 from txcoord_rm.sql.statement import Statement
 from txcoord_rm.undo.log import metadata, undo
@@ -67,7 +68,7 @@ class Database:
         """Run statements as they are, and see of each what the application sees."""
 
         def work(connection: Connection) -> list[Result]:
-            return [_plain(connection.connection.cursor(), *_parts(written)) for written in statements]
+            return [plain_result(connection.connection.cursor(), *_parts(written)) for written in statements]
 
         return self.local(work)
 
@@ -95,7 +96,7 @@ class Database:
                 continue
             foreseen = self.capture.foreseen(cursor, statement, found, parameters)
             result = self.capture.run(cursor, statement, found, parameters, entry)
-            assert foreseen is None or foreseen == result.keys
+            assert foreseen is None or result.keys <= foreseen
             results.append(result)
         return results
 
@@ -146,9 +147,9 @@ def facts(connection: Connection, *parts: str) -> SqliteTable | None:
 
 def rows(connection: Connection, name: str) -> list[Any]:
     """All rows of a table, each value by its type, by what SQLite writes of it, and by itself if it is a number."""
-    columns = [row[1] for row in connection.exec_driver_sql(f'PRAGMA table_xinfo("{name}")')]
-    shown = ", ".join(f'typeof("{c}"), hex("{c}"), iif(typeof("{c}") IN (\'integer\', \'real\'), +"{c}", NULL)' for c in columns)
-    return sorted(map(repr, connection.exec_driver_sql(f'SELECT {shown} FROM "{name}"').all()))
+    columns = [quoted(row[1]) for row in connection.exec_driver_sql(f"PRAGMA table_xinfo({quoted(name)})")]
+    shown = ", ".join(f"typeof({c}), hex({c}), iif(typeof({c}) IN ('integer', 'real'), +{c}, NULL)" for c in columns)
+    return sorted(map(repr, connection.exec_driver_sql(f"SELECT {shown} FROM {quoted(name)}").all()))
 
 
 def recognised(sql: str) -> Statement:
@@ -168,7 +169,7 @@ def _parts(written: Written) -> tuple[str, Any]:
     return (written, None) if isinstance(written, str) else written
 
 
-def _plain(cursor: Any, sql: str, parameters: Any) -> Result:
+def plain_result(cursor: Any, sql: str, parameters: Any) -> Result:
     given: Sequence[Any] = () if parameters is None else (parameters,)
     if isinstance(parameters, list):
         cursor.executemany(sql, *given)
