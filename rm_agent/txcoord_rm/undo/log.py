@@ -19,10 +19,11 @@ from txcoord_rm.undo.port import FamilyUndo
 from txcoord_rm.undo.postgresql import PostgresqlUndo
 from txcoord_rm.undo.restorer import Difference, Facts, Restorer
 from txcoord_rm.undo.schema import metadata, undo_log
+from txcoord_rm.undo.sqlite import SqliteUndo
 
 __all__ = ["Difference", "Facts", "forget", "metadata", "undo", "undo_log"]
 
-_FAMILIES: dict[str, Callable[[Connection], FamilyUndo]] = {"postgresql": PostgresqlUndo}
+_FAMILIES: dict[str, Callable[[Connection], FamilyUndo]] = {"postgresql": PostgresqlUndo, "sqlite": SqliteUndo}
 _FORGET = text(
     "DELETE FROM txcoord_undo_log AS l USING unnest(:xids, :branch_ids) AS d (xid, branch_id) "
     "WHERE l.branch_id = d.branch_id AND l.xid = d.xid AND l.state = 'IMAGE'"
