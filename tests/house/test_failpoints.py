@@ -33,6 +33,7 @@ NOT_DURABLE = {
     "client.Client.commit": "asks the coordinator",
     "tcc.second_phase.TccParticipant._in_database": "of `_confirm` and `_cancel`",
     "at.hook.EnrolledDialect.do_commit": "hands on to the watched dialect",
+    "at.alone.LoneBranch._entry": "begins",
     "at.alone.LoneBranch._send_commit": "the step of the boundary around it",
     "undo.restorer.Restorer._undo": "a savepoint",
     "undo.restorer.Restorer._tried": "a savepoint",

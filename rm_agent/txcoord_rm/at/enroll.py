@@ -43,6 +43,7 @@ def enroll(engine: Engine | AsyncEngine, client: Client | None = None, *, name: 
         client.bind(engine, name=name)
         database = client.databases.get(name)
     database.add_tables(metadata)
-    resource = Resource(client, database, flavour_of(sync_engine.dialect), capture_for(sync_engine.dialect), lock_wait)
+    flavour = flavour_of(sync_engine.dialect)
+    resource = Resource(client, database, flavour, capture_for(flavour), lock_wait)
     hook(sync_engine, resource)
     client.when_started(lambda started: serve_second_phases(started, database))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy.engine import Dialect
 from txcoord_proto.errors import ConfigurationError
 
 from txcoord_rm.capture.port import Capture
 from txcoord_rm.capture.postgresql import PostgresqlCapture
+from txcoord_rm.capture.sqlite import SqliteCapture
 from txcoord_rm.sql.flavour import Binds, Family, Flavour
 
 _BINDS = {"format": Binds.PERCENT, "pyformat": Binds.PERCENT, "numeric_dollar": Binds.DOLLAR, "qmark": Binds.QUESTION}
@@ -21,14 +20,19 @@ def flavour_of(dialect: Dialect) -> Flavour:
         ConfigurationError: Its database, or the way its driver marks parameters, is not supported.
     """
     binds = _BINDS.get(dialect.paramstyle)
-    if dialect.name == "postgresql" and binds in (Binds.PERCENT, Binds.DOLLAR):
-        return Flavour(Family.POSTGRESQL, binds)
+    match dialect.name:
+        case "postgresql" if binds in (Binds.PERCENT, Binds.DOLLAR):
+            return Flavour(Family.POSTGRESQL, binds)
+        case "sqlite" if binds is Binds.QUESTION:
+            return Flavour(Family.SQLITE, Binds.NATIVE)
     raise ConfigurationError(
-        f"{dialect.name}+{dialect.driver} (paramstyle {dialect.paramstyle}) is not supported in AT mode: use psycopg, asyncpg or "
-        "psycopg2 for PostgreSQL"
+        f"{dialect.name}+{dialect.driver} (paramstyle {dialect.paramstyle}) is not supported in AT mode: use PostgreSQL with "
+        "psycopg, asyncpg or psycopg2, or SQLite with sqlite3 or aiosqlite"
     )
 
 
-def capture_for(dialect: Any) -> Capture:
-    """How changes of a dialect's statements are captured. Raises like `flavour_of`."""
-    return PostgresqlCapture(flavour_of(dialect).binds)
+def capture_for(flavour: Flavour) -> Capture:
+    """How changes of statements are captured that are read so."""
+    if flavour.family is Family.SQLITE:
+        return SqliteCapture()
+    return PostgresqlCapture(flavour.binds)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from sqlalchemy import Connection, inspect, text
 from txcoord_proto.errors import ConfigurationError
 
-from txcoord_rm.catalogue import postgresql
+from txcoord_rm.catalogue import postgresql, sqlite
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.quoting import quoted
 
@@ -55,4 +55,11 @@ def _postgresql(connection: Connection, name: tuple[str, str]) -> Table | None:
     return None if found is None else postgresql.table(found)
 
 
-_READERS: dict[str, Callable[[Connection, tuple[str, str]], Table | None]] = {"postgresql": _postgresql}
+def _sqlite(connection: Connection, name: tuple[str, str]) -> Table | None:
+    def rows(sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        return [tuple(row) for row in connection.exec_driver_sql(sql, tuple(parameters))]
+
+    return sqlite.table(rows, name)
+
+
+_READERS: dict[str, Callable[[Connection, tuple[str, str]], Table | None]] = {"postgresql": _postgresql, "sqlite": _sqlite}

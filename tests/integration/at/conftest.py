@@ -18,7 +18,10 @@ DRIVERS = [
     "postgres18+psycopg_async",
     "postgres+psycopg",
     "postgres+asyncpg",
+    "sqlite+pysqlite",
+    "sqlite+aiosqlite",
 ]
+SYNC = {"postgres18": "psycopg", "postgres": "psycopg", "sqlite": "pysqlite"}
 _numbers = itertools.count(1)
 
 
@@ -58,8 +61,11 @@ def sync_world(
 
 def _world(request: pytest.FixtureRequest, connected: Callable[..., Client], coordinator: CoordinatorProcess) -> Iterator[World]:
     server, driver = request.param.split("+")
-    fresh: FreshUrl = request.getfixturevalue(f"fresh_{server}_url")
-    plain = fresh("psycopg")
-    made = World(connected(), coordinator.address, plain.replace("+psycopg", f"+{driver}"), plain)
+    if server == "sqlite":
+        plain = f"sqlite+pysqlite:///{request.getfixturevalue('tmp_path')}/service.db"
+    else:
+        fresh: FreshUrl = request.getfixturevalue(f"fresh_{server}_url")
+        plain = fresh(SYNC[server])
+    made = World(connected(), coordinator.address, plain.replace(f"+{SYNC[server]}", f"+{driver}"), plain)
     yield made
     made.close()
