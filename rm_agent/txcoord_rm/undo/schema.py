@@ -45,5 +45,6 @@ undo_log = Table(
     CheckConstraint("state IN ('IMAGE', 'GUARD', 'UNDONE')", name="txcoord_undo_log_state"),
     CheckConstraint("(state = 'IMAGE') = (table_name IS NOT NULL)", name="txcoord_undo_log_image"),
     CheckConstraint("seq >= 1", name="txcoord_undo_log_seq"),
+    sqlite_with_rowid=False,  # so that last_insert_rowid() stays the application's
     **_MYSQL,
 )

@@ -55,6 +55,8 @@ class PostgresqlCapture:
         schema: In which `txcoord_undo_log` stands; None: where the search path of the first session finds it.
     """
 
+    begin = "BEGIN"
+    waits = True
     redoes = True
 
     def __init__(self, binds: Binds, schema: str | None = None) -> None:

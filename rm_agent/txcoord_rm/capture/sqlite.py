@@ -1,0 +1,249 @@
+"""SQLite: the application's statement runs as it is, watched by triggers of its connection; then its undo record is written.
+
+See `sqlite_rows` for how. Under the lock of the one who writes, which is taken before anything is read, nobody else changes rows
+meanwhile. What SQLite does not restore: the next number of AUTOINCREMENT, and rowids that no column of the table is.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from txcoord_rm.capture.port import Entry, Result
+from txcoord_rm.capture.sqlite_connection import Below
+from txcoord_rm.capture.sqlite_keys import keys, needed
+from txcoord_rm.capture.sqlite_rows import Seen, Triggers
+from txcoord_rm.capture.sqlite_values import outgoing, value
+from txcoord_rm.catalogue import sqlite as catalogue
+from txcoord_rm.catalogue.sqlite import SqliteTable
+from txcoord_rm.catalogue.table import Event, Table
+from txcoord_rm.sql.quoting import quoted
+from txcoord_rm.sql.statement import Span, Statement, Verb
+from txcoord_rm.sql.unsupported import refuse
+from txcoord_rm.undo.images import encode
+from txcoord_rm.undo.item import FORMAT, Image
+
+_OURS = frozenset({"txcoord_undo_log", "txcoord_fence"})
+_COUNTS = frozenset({"changes", "total_changes"})
+_UNDONE = {Event.INSERT: Event.DELETE, Event.DELETE: Event.INSERT, Event.UPDATE: Event.UPDATE}
+_SCHEMA = (
+    "SELECT s.schema_version, (SELECT count(*) FROM temp.sqlite_master WHERE ? IN (name, tbl_name) COLLATE NOCASE) "
+    "FROM pragma_schema_version AS s"
+)
+_SAVEPOINT = "txcoord_statement"
+_RECORD = (
+    "INSERT INTO main.txcoord_undo_log "
+    "(branch_id, seq, state, xid, format, created_at, table_schema, table_name, columns, befores, afters) "
+    "SELECT ?1, coalesce((SELECT CASE state WHEN 'IMAGE' THEN seq + 1 ELSE 1 END FROM main.txcoord_undo_log "
+    "WHERE branch_id = ?1 ORDER BY seq DESC LIMIT 1), 1), 'IMAGE', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9"
+)
+
+
+class SqliteCapture:
+    """See `port.Capture`. One is for one database."""
+
+    begin = "BEGIN IMMEDIATE"
+    waits = False
+    redoes = False
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[str, ...], SqliteTable] = {}
+
+    def table(self, cursor: Any, statement: Statement) -> Table:
+        """See `Capture.table`. In an open transaction the lock of the one who writes is taken."""
+        below = Below(cursor)
+        if below.in_transaction:
+            below.begin()
+        return self._table(below, statement)
+
+    def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
+        """See `Capture.foreseen`. In an open transaction, where nobody may wait for other locks, nothing is."""
+        below = Below(cursor)
+        plan = _Plan(statement, self._table(below, statement), below)
+        return None if below.in_transaction else plan.foreseen(parameters)
+
+    def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
+        """See `Capture.run`. Where it raises anything, nothing of the statement is left."""
+        given = () if parameters is None else (parameters,)
+        return self._run(cursor, statement, entry, lambda: cursor.execute(statement.sql, *given))
+
+    def run_many(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:
+        """See `Capture.run_many`. Where it raises anything, nothing of any row is left."""
+        return self._run(cursor, statement, entry, lambda: cursor.executemany(statement.sql, rows))
+
+    def _run(self, cursor: Any, statement: Statement, entry: Entry, execute: Callable[[], object]) -> Result:
+        below = Below(cursor)
+        began = below.begin()
+        try:
+            # Asked again: what `table` was told before may have been before the lock.
+            return _Plan(statement, self._table(below, statement), below).run(cursor, entry, execute)
+        except BaseException:
+            if began and below.in_transaction:
+                below.execute("ROLLBACK")
+            raise
+
+    def _table(self, below: Below, statement: Statement) -> SqliteTable:
+        assert statement.target is not None, "only statements that change rows are asked about"
+        parts = statement.target.parts
+        ((version, temporary),) = below.rows(_SCHEMA, (parts[-1],))
+        known = self._tables.get(parts)
+        if known is not None and known.schema_version == version and not temporary:
+            return known
+        found = catalogue.table(below.rows, parts)
+        if found is None:
+            raise refuse(statement.sql, f"there is no table {'.'.join(parts)}")
+        if not temporary:
+            self._tables[parts] = found
+        return found
+
+
+class _Plan:
+    """What one statement is to be watched for.
+
+    Args:
+        statement: An INSERT, UPDATE, DELETE or REPLACE.
+        table: Its target.
+        below: The connection.
+
+    Raises:
+        UnsupportedSqlError: Its changes cannot be captured for certain.
+    """
+
+    def __init__(self, statement: Statement, table: SqliteTable, below: Below) -> None:
+        self._statement = statement
+        self._table = table
+        self._below = below
+        self._verb = Event.INSERT if statement.verb is Verb.REPLACE else Event(statement.verb.value)
+        self._replaces = "REPLACE" in (statement.verb.value, statement.either) or "REPLACE" in table.conflicts
+        self._events = {self._verb} | ({Event.UPDATE} if statement.assigned else set[Event]())
+        if self._replaces and self._verb is not Event.DELETE:
+            self._events |= {Event.DELETE}
+        self._changed = table.follows(self._assigned())
+        self._check(bool(below.rows("PRAGMA foreign_keys")[0][0]))
+        self._image = self._images()
+        extra = frozenset[str]().union(*(needed(table, event, self._changed) for event in self._events))
+        self._columns = (*self._image, *sorted(extra - set(self._image)))
+
+    def _assigned(self) -> frozenset[str]:
+        names = {name: self._table.named(name) for name in self._statement.assigned}
+        if not self._table.obstacle and None in names.values():
+            unknown = min(name for name, found in names.items() if found is None)
+            raise self._refuse(f"{self._shown} has no column {unknown}", "name columns as the catalogue has them")
+        return frozenset(name for name in names.values() if name is not None)
+
+    def _check(self, foreign_keys: bool) -> None:
+        table, statement = self._table, self._statement
+        if table.obstacle or table.name in _OURS:
+            reason = table.obstacle or "it is txcoord's own"
+            raise self._refuse(f"{self._shown} cannot be captured: {reason}", "do the work in a TCC branch")
+        if statement.either in ("FAIL", "ROLLBACK"):
+            raise self._refuse(f"OR {statement.either} leaves it half done, or ends the transaction", "leave that out")
+        if count := statement.functions & _COUNTS:
+            raise self._refuse(f"{min(count)}() counts rows that txcoord writes, too", "use the cursor's rowcount")
+        effects = [table.carried_on(event, self._changed) for event in self._events] if foreign_keys else []
+        effects += [table.triggered(event) for now in self._events for event in (now, _UNDONE[now])]
+        if effect := next(filter(None, effects), ""):
+            raise self._refuse(f"{effect}, without undo records", "change those rows by statements of their own")
+
+    def _images(self) -> tuple[str, ...]:
+        """Columns of the images: of an UPDATE the key and what it sets; else, and where the key changes, all that is written."""
+        written = tuple(column.name for column in self._table.columns if not column.generated)
+        if self._events != {Event.UPDATE} or not self._changed.isdisjoint(self._table.primary_key):
+            return written
+        return tuple(name for name in written if name in self._changed or name in self._table.primary_key)
+
+    # ------------------------------------------------------------ before it runs
+
+    def foreseen(self, parameters: Any) -> frozenset[str] | None:
+        """See `Capture.foreseen`."""
+        s, table = self._statement, self._table
+        uniques = {name for unique in table.uniques for name in unique.columns}
+        moves = not self._changed.isdisjoint(uniques.union(table.primary_key))
+        if self._verb is Event.INSERT or s.others is not None or s.tail is not None or moves:
+            return None
+        given = _given(s, [span for span in (s.with_, s.where) if span is not None], parameters)
+        if given is None:
+            return None
+        columns = sorted(needed(table, self._verb, self._changed))
+        shown = ", ".join(f"{outgoing(quoted(name))} AS c{n}" for n, name in enumerate(columns))
+        assert s.target is not None
+        with_ = f"WITH {'RECURSIVE ' if s.recursive else ''}{s.with_.of(s.sql)} " if s.with_ else ""
+        alias = f" AS {s.target.alias}" if s.target.alias else ""
+        where = f" WHERE {s.where.of(s.sql)}" if s.where else ""
+        rows = self._below.rows(f"{with_}SELECT {shown} FROM {s.target.name.of(s.sql)}{alias}{where}", given)
+        found = (dict(zip(columns, map(value, row))) for row in rows)
+        return frozenset(key for row in found for key in keys(table, self._verb, self._changed, (row,)))
+
+    # ------------------------------------------------------------ while it runs
+
+    def run(self, cursor: Any, entry: Entry, execute: Callable[[], object]) -> Result:
+        """See `Capture.run`.
+
+        Args:
+            cursor: The application's.
+            entry: Where the undo record belongs.
+            execute: Runs the statement with it.
+        """
+        below = self._below
+        triggers = Triggers(below, self._table, self._columns, frozenset(self._events), self._replaces)
+        changes, _ = below.take()
+        below.execute(f"SAVEPOINT {_SAVEPOINT}")
+        try:
+            triggers.create()
+            execute()
+            rows = [] if cursor.description is None else list(cursor.fetchall())
+            description, rowcount, lastrowid = cursor.description, cursor.rowcount, cursor.lastrowid
+            now, values = below.take()
+            triggers.drop()
+            seen = list(triggers.told(values))
+            self._check_seen(seen, now - changes)
+            self._write(seen, entry)
+        except BaseException:
+            triggers.leave()
+            if below.in_transaction:  # some errors make SQLite roll back by itself
+                cursor.execute("SELECT 1 WHERE 0")  # ends the statement, also where reading its rows has failed
+                below.execute(f"ROLLBACK TO {_SAVEPOINT}")
+                below.execute(f"RELEASE {_SAVEPOINT}")
+            raise
+        below.execute(f"RELEASE {_SAVEPOINT}")
+        touched = frozenset(key for one in seen for key in keys(self._table, one.event, self._changed, one.rows))
+        return Result(touched, rowcount, description, rows, lastrowid)
+
+    def _check_seen(self, seen: Sequence[Seen], changes: int) -> None:
+        """Refuse it where rows have changed of which the triggers did not tell, or which have no key of their own."""
+        told = sum(one.event is not Event.DELETE or self._verb is Event.DELETE for one in seen)  # REPLACE's do not count
+        if told != changes:
+            raise self._refuse(f"it has changed {changes} rows, {told} of which were seen", "do the work in a TCC branch")
+        if any(row[name] is None for one in seen for row in one.rows for name in self._table.primary_key):
+            raise self._refuse(f"a row of {self._shown} has no value in its primary key", "declare its columns NOT NULL")
+
+    def _write(self, seen: Sequence[Seen], entry: Entry) -> None:
+        """The undo record, if any row is another than before."""
+        images = [(self._imaged(one.before), self._imaged(one.after)) for one in seen]
+        if changed := [pair for pair in images if pair[0] != pair[1]]:
+            befores, afters = zip(*changed)
+            numbers = (entry.branch_id, entry.xid, FORMAT, time.time_ns() // 1_000_000)
+            names = (self._table.schema, self._table.name, json.dumps(self._image))
+            self._below.execute(_RECORD, (*numbers, *names, encode(befores), encode(afters)))
+
+    def _imaged(self, row: Mapping[str, Any] | None) -> Image | None:
+        return None if row is None else tuple(row[name] for name in self._image)
+
+    @property
+    def _shown(self) -> str:
+        return f"{self._table.schema}.{self._table.name}"
+
+    def _refuse(self, reason: str, remedy: str) -> Exception:
+        return refuse(self._statement.sql, reason, remedy)
+
+
+def _given(statement: Statement, spans: Sequence[Span], parameters: Any) -> Any:
+    """The parameters of some parts of a statement; None: which these are is not certain."""
+    if parameters is None or isinstance(parameters, Mapping):
+        return parameters or ()
+    within = [any(span.start <= bind.start < span.end for span in spans) for bind in statement.binds]
+    if all(bind.text == "?" for bind in statement.binds):
+        return tuple(parameter for parameter, here in zip(parameters, within) if here)
+    return None if any(within) else ()

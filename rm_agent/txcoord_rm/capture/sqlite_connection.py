@@ -1,0 +1,83 @@
+"""A connection of sqlite3, or of aiosqlite as SQLAlchemy adapts it, below what the application makes of rows and texts on it."""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Sequence
+from typing import Any
+
+from txcoord_sdk.dialects import sqlite_connection
+
+SEEN, TAKE = "txcoord_seen", "txcoord_take"
+"""Functions of SQL: the first remembers its arguments, the second gives them away, all in one list."""
+_HOLD_LOCK = "DELETE FROM main.txcoord_undo_log WHERE 0"
+
+
+class Below:
+    """The connection of a cursor.
+
+    Args:
+        cursor: The application's, which is left as it is.
+    """
+
+    def __init__(self, cursor: Any) -> None:
+        self._connection = getattr(cursor, "connection", None) or cursor._adapt_connection
+        self._driver = sqlite_connection(self._connection)
+        self._cursor = self._connection.cursor()
+        getattr(self._cursor, "_cursor", self._cursor).row_factory = None
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a local transaction is open, be it that it has neither read nor written."""
+        return bool(self._driver.in_transaction)
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
+        """Run what gives no rows."""
+        self._cursor.execute(sql, parameters)
+
+    def rows(self, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
+        """Run a query."""
+        factory = self._driver.text_factory
+        self._driver.text_factory = str
+        try:
+            self._cursor.execute(sql, parameters)
+            return list(self._cursor.fetchall())
+        finally:
+            self._driver.text_factory = factory
+
+    def begin(self) -> bool:
+        """Hold the lock of the one who writes; whether the local transaction begins with this.
+
+        In one that is open, a statement that finds nothing to write takes the lock, and waits for it if nothing was read before;
+        if we read first, the lock of one who reads might not become that of one who writes.
+        """
+        began = not self.in_transaction
+        self.execute("BEGIN IMMEDIATE" if began else _HOLD_LOCK)
+        return began
+
+    def take(self) -> tuple[int, list[Any]]:
+        """How many rows the connection has changed so far, and the arguments of all calls of `SEEN` since the last time."""
+        try:
+            ((changes, taken),) = self.rows(f"SELECT total_changes(), {TAKE}()")
+        except Exception as error:
+            if f"no such function: {TAKE}" not in str(error):
+                raise
+            seen = _Seen()
+            self._connection.create_function(SEEN, -1, seen.remember)
+            self._connection.create_function(TAKE, 0, seen.take)
+            return self.take()
+        return int(changes), marshal.loads(taken)  # noqa: S302 - made by `_Seen` in this process just now
+
+
+class _Seen:
+    """What is remembered for one connection. It is called in the thread in which that runs."""
+
+    def __init__(self) -> None:
+        self._values: list[Any] = []
+
+    def remember(self, *values: Any) -> None:
+        self._values.extend(values)
+
+    def take(self) -> bytes:
+        values, self._values = self._values, []
+        return marshal.dumps(values)
