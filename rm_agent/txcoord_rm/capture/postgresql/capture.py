@@ -41,6 +41,11 @@ _MANY = 4096
 
 _FRESH_S = 60.0
 """What the catalogue says is read again after that, whatever its condition says."""
+_RECENT_S = 1.0
+"""Names and types that do not fit are those of a table that was altered, if what is known of it is older; else the statement is
+wrong."""
+_UNFITTING = frozenset({"42703", "42883", "42804", "42846"})
+"""Undefined column, undefined function, mismatch of types, no such cast."""
 
 
 class _Known(NamedTuple):
@@ -205,21 +210,25 @@ class PostgresqlCapture:
             yield
         except Exception as error:
             wrong = checks.found(error)
-            if checks.TABLE in wrong or str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)).startswith("42"):
-                self._doubt(statement, table)
+            sqlstate = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None))
+            if checks.TABLE in wrong or sqlstate.startswith("42"):
+                old = self._doubt(statement, table)
+                if sqlstate in _UNFITTING and old:
+                    raise checks.explained([checks.TABLE], [table], str(error)) from error
             if wrong:
                 raise checks.explained(wrong, [table]) from error
             raise
 
-    def _doubt(self, statement: Statement, table: Table) -> None:
+    def _doubt(self, statement: Statement, table: Table) -> bool:
+        """Read facts of the statement's tables again next time; whether those that it had were read long ago."""
         assert statement.target is not None
         name = statement.target.written
-        self._tables.pop(name, None)
+        known = self._tables.pop(name, None) or self._ambiguous.get(name, {}).pop(table.oid, None)
         self._doubted[name] = table
-        self._ambiguous.get(name, {}).pop(table.oid, None)
         for further in statement.locked[1:]:
-            if known := self._tables.pop(further.written, None):
-                self._doubted[further.written] = known.table
+            if other := self._tables.pop(further.written, None):
+                self._doubted[further.written] = other.table
+        return known is not None and known.until < time.monotonic() + _FRESH_S - _RECENT_S
 
 
 def _keys(touched: Sequence[Any], captured: Captured) -> frozenset[str]:
