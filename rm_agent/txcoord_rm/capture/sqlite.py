@@ -160,7 +160,7 @@ class _Plan:
         s, table = self._statement, self._table
         uniques = {name for unique in table.uniques for name in unique.columns}
         moves = not self._changed.isdisjoint(uniques.union(table.primary_key))
-        if self._verb is Event.INSERT or s.others is not None or s.tail is not None or moves:
+        if self._events not in ({Event.UPDATE}, {Event.DELETE}) or s.others is not None or s.tail is not None or moves:
             return None
         given = _given(s, [span for span in (s.with_, s.where) if span is not None], parameters)
         if given is None:

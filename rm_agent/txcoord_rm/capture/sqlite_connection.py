@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.util import await_only
+from txcoord_sdk.dialects import sqlite_connection
 
 T = TypeVar("T")
 
@@ -16,10 +17,14 @@ _HOLD_LOCK = "DELETE FROM main.txcoord_undo_log WHERE 0"
 
 
 def below(cursor: Any, work: Callable[[Any], T]) -> T:
-    """Do something with the standard library's cursor inside an adapted one: all of it in one visit to the thread that has it."""
+    """Do something with a cursor of the standard library: the application's, or one of the connection that is adapted to it.
+
+    All of it is done in one visit to the thread that has the connection.
+    """
     if hasattr(cursor, "connection"):
         return work(cursor)
-    done: T = await_only(cursor._adapt_connection.driver_connection._execute(work, cursor._cursor._cursor))
+    driver = cursor._adapt_connection.driver_connection
+    done: T = await_only(driver._execute(lambda: work(sqlite_connection(driver).cursor())))
     return done
 
 

@@ -97,7 +97,7 @@ class Database:
                 continue
             foreseen = self.capture.foreseen(cursor, statement, found, parameters)
             result = self.capture.run(cursor, statement, found, parameters, entry)
-            assert foreseen is None or result.keys <= foreseen
+            assert foreseen is None or result.keys <= foreseen, (written, foreseen, result.keys)
             results.append(result)
         return results
 
