@@ -116,7 +116,7 @@ class LocalBranch:
         self._check()
         fresh, self._fresh = self._fresh, False
         undoes = statement.verb is not Verb.LOCKING_READ
-        if foreseen is not None:
+        if foreseen:
             may_wait = fresh or (self.resource.capture.waits and self._exact)
             self._lock(foreseen, undoes, self.resource.lock_wait if may_wait else 0.0)
             result = run(self._entry(cursor, undoes))

@@ -20,12 +20,44 @@ from txcoord_proto.errors import UnsupportedSqlError
 from tests.contract.rm.lite import Database, Written, plain_result
 
 STATEMENTS = int(os.environ.get("TXCOORD_STATEMENTS", "3000"))
-TYPES = ["INTEGER", "TEXT", "REAL", "NUMERIC", "BLOB", "", "VARCHAR(10)", "DOUBLE", "DATE", "TEXT COLLATE NOCASE", "TEXT COLLATE RTRIM"]
+TYPES = [
+    "INTEGER",
+    "TEXT",
+    "REAL",
+    "NUMERIC",
+    "BLOB",
+    "",
+    "VARCHAR(10)",
+    "DOUBLE",
+    "DATE",
+    "TEXT COLLATE NOCASE",
+    "TEXT COLLATE RTRIM",
+]
 NAMES = ["a", "B", "select", 'x"y', "n [int]", "ü", "c d", "rowid"]
 VALUES: list[Any] = [
     *(None, 0, 1, -1, 2, 3, 5, 7, 2**53 + 1, -(2**63), 2**63 - 1),
     *(0.0, -0.0, 1.0, 0.1 + 0.2, 1e308, 5e-324, float("inf"), -1.5, 2.0**53, float("nan")),
-    *("", "a", "A", "a ", "B", "b", "5", " 7 ", "1.0", "x'y", 'q"', "nul\0x", "nul\0y", "NUL\0x", "ü", "Ü", "\U0001f600", "0x1F", "1e3"),
+    *(
+        "",
+        "a",
+        "A",
+        "a ",
+        "B",
+        "b",
+        "5",
+        " 7 ",
+        "1.0",
+        "x'y",
+        'q"',
+        "nul\0x",
+        "nul\0y",
+        "NUL\0x",
+        "ü",
+        "Ü",
+        "\U0001f600",
+        "0x1F",
+        "1e3",
+    ),
     *(b"", b"a", b"\0\xff", b"5", b"t"),
 ]
 
@@ -55,7 +87,7 @@ class Schema:
                 more += f" UNIQUE{r.choice(('', '', '', ' ON CONFLICT REPLACE', ' ON CONFLICT IGNORE'))}"
             made.append(f"{_q(name)} {kind}{more}")
         if self.generated:
-            made.append(f'"g" TEXT AS ({_q(names[-1])} || \'!\') {r.choice(("VIRTUAL", "STORED"))} {r.choice(("", "UNIQUE"))}')
+            made.append(f"\"g\" TEXT AS ({_q(names[-1])} || '!') {r.choice(('VIRTUAL', 'STORED'))} {r.choice(('', 'UNIQUE'))}")
         made.append(f"PRIMARY KEY ({', '.join(map(_q, key))}){r.choice(('', '', '', ' ON CONFLICT REPLACE'))}")
         if len(names) > 2 and r.random() < 0.3:
             made.append(f"UNIQUE ({_q(names[1])}, {_q(names[2])})")
@@ -171,7 +203,9 @@ class Schema:
             conflict = r.choice((" ON CONFLICT DO NOTHING", f" ON CONFLICT {target} DO NOTHING"))
             if r.random() < 0.6:
                 name = self.name()
-                conflict = f" ON CONFLICT {target} DO UPDATE SET {name} = excluded.{name}, {self._other(name)} = {self.value(given)}"
+                conflict = (
+                    f" ON CONFLICT {target} DO UPDATE SET {name} = excluded.{name}, {self._other(name)} = {self.value(given)}"
+                )
         return f"{head} {listed} VALUES {values}{conflict}{self.returning()}", tuple(given)
 
     def _other(self, name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_proto.v1.operator_pb2 import LocksReply, LocksRequest
 from txcoord_rm import enroll
 from txcoord_rm.at.hook import resource_of_engine
@@ -141,11 +142,21 @@ class World:
     def undo_rows(self) -> list[tuple[Any, ...]]:
         return self.rows("SELECT branch_id, seq, state FROM txcoord_undo_log ORDER BY branch_id, seq")
 
+    def transaction(self) -> Any:
+        """The last transaction, as the coordinator shows it."""
+        assert self.last is not None
+        xid = self.last.known_xid
+        return self.run(self.client.astatus(xid)) if self.is_async else self.client.status(xid)
+
+    def status(self) -> str:
+        """Of the last transaction."""
+        return pb.GlobalStatus.Name(self.transaction().status)
+
+    def explanation(self) -> str:
+        """What branches of the last transaction say."""
+        return "; ".join(branch.error for branch in self.transaction().branches)
+
     def statuses(self) -> list[str]:
         """Of the last transaction's branches."""
         assert self.last is not None
-        if not self.last.known_xid:
-            return []
-        xid = self.last.known_xid
-        found = self.run(self.client.astatus(xid)) if self.is_async else self.client.status(xid)
-        return [branch.status for branch in found.branches]
+        return [branch.status for branch in self.transaction().branches] if self.last.known_xid else []
