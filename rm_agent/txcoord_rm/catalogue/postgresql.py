@@ -9,6 +9,7 @@ neither that columns have exchanged their names nor, above READ COMMITTED, what 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from txcoord_rm.catalogue.table import Column, Event, Expression, Reference, Table, Trigger, Unique
@@ -158,20 +159,34 @@ FROM target c
 
 
 _HARMLESS = (
-    "random random_normal setseed nextval currval lastval setval set_config clock_timestamp timeofday pg_sleep pg_sleep_for "
-    "pg_sleep_until gen_random_uuid uuidv4 uuidv7 uuid_generate_v1 uuid_generate_v1mc uuid_generate_v4 gen_random_bytes gen_salt "
-    "pgp_sym_encrypt pgp_sym_encrypt_bytea pgp_pub_encrypt pgp_pub_encrypt_bytea set_limit "
-    "pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared "
-    "pg_relation_size pg_total_relation_size pg_table_size pg_indexes_size pg_database_size pg_tablespace_size lo_get "
-    "pg_current_wal_lsn pg_current_wal_insert_lsn pg_is_in_recovery pg_blocking_pids pg_stat_clear_snapshot"
+    "random random_normal setseed array_sample array_shuffle bernoulli system gen_random_uuid uuidv4 uuidv7 uuid_generate_v1 "
+    "uuid_generate_v1mc uuid_generate_v4 gen_random_bytes gen_salt pgp_sym_encrypt pgp_sym_encrypt_bytea pgp_pub_encrypt "
+    "pgp_pub_encrypt_bytea nextval currval lastval setval pg_sequence_last_value set_config set_limit clock_timestamp timeofday "
+    "pg_sleep pg_sleep_for pg_sleep_until pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock "
+    "pg_try_advisory_xact_lock_shared pg_blocking_pids pg_relation_size pg_total_relation_size pg_table_size pg_indexes_size "
+    "pg_database_size pg_tablespace_size pg_partition_tree pg_partition_ancestors pg_current_wal_lsn pg_current_wal_insert_lsn "
+    "pg_current_wal_flush_lsn pg_is_in_recovery pg_xact_status txid_status pg_xact_commit_timestamp current_query lo_get "
+    "pg_stat_clear_snapshot"
 )
 """Volatile functions of PostgreSQL and its extensions that write no rows, and whose effects a rollback need not take back."""
-WRITES = (
+_WRITES = (
     "(p.provolatile = 'v' AND p.prokind <> 'p' AND (p.proname NOT IN ("
     + ", ".join(f"'{name}'" for name in _HARMLESS.split())
     + ") OR p.prolang NOT IN (SELECT l.oid FROM pg_catalog.pg_language l WHERE l.lanname IN ('internal', 'c'))))"
 )
 """A condition that a function `p` may write rows, as far as its definition tells."""
+
+
+def functions(names: Iterable[str]) -> str:
+    """A query for functions of these names in any schema: its rows are a name, whether one is volatile, whether one may write.
+
+    Args:
+        names: In lower case; those of which there is no function have no row.
+    """
+    return (
+        f"SELECT lower(p.proname), bool_or(p.provolatile = 'v'), bool_or({_WRITES}) FROM pg_catalog.pg_proc p "
+        f"WHERE lower(p.proname) IN ({', '.join(literal(name) for name in names)}) GROUP BY 1"
+    )
 
 
 def query(name: str) -> str:
@@ -180,7 +195,7 @@ def query(name: str) -> str:
     Args:
         name: The table's, as it is written in SQL.
     """
-    return _FACTS.replace("@writes@", WRITES).replace("@name@", literal(name))
+    return _FACTS.replace("@writes@", _WRITES).replace("@name@", literal(name))
 
 
 def table(facts: str) -> Table:

@@ -31,3 +31,11 @@ def connection(keywords: str) -> Iterator[Connection]:
     with psycopg.connect(keywords) as connection:
         yield connection
         connection.rollback()
+
+
+@pytest.fixture
+def acct(connection: Connection) -> None:
+    """An undo log, and a table of accounts, not yet committed."""
+    connection.execute(UNDO_LOG)
+    connection.execute("CREATE TABLE acct (id int PRIMARY KEY, bal numeric NOT NULL, email text UNIQUE, note text)")
+    connection.execute("INSERT INTO acct VALUES (1, 100, 'a@x', 'one'), (2, 200, 'b@x', NULL), (3, 300, NULL, 'three')")

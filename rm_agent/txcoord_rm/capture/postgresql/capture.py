@@ -6,17 +6,20 @@ a name means another table than it did, or the session's settings would falsify 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from txcoord_proto.errors import ConfigurationError, LockConflictError
+from txcoord_proto.errors import ConfigurationError, LockConflictError, UnsupportedSqlError
 
 from txcoord_rm.capture.port import Entry, Result
+from txcoord_rm.capture.postgresql.admission import may_change, shows_old
 from txcoord_rm.capture.postgresql.cursors import execute_many
 from txcoord_rm.capture.postgresql.foreseen import foreseen
-from txcoord_rm.capture.postgresql.rewrite import TABLE, Captured, Server, capture, may_change
+from txcoord_rm.capture.postgresql.functions import Functions
+from txcoord_rm.capture.postgresql.rewrite import MOVED, TABLE, Captured, Server, capture
 from txcoord_rm.catalogue.postgresql import query, table
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.flavour import Binds
@@ -32,6 +35,15 @@ SELECT pg_catalog.current_setting('server_version_num')::integer, (
 """
 _MANY = 4096
 """Tables and statements that are remembered."""
+
+
+_FRESH_S = 60.0
+"""What the catalogue says is read again after that, whatever its condition says."""
+
+
+class _Known(NamedTuple):
+    table: Table
+    until: float
 
 
 class PostgresqlCapture:
@@ -51,12 +63,13 @@ class PostgresqlCapture:
         self._binds = binds
         self._schema = schema
         self._server: Server | None = None
-        self._tables: dict[str, Table] = {}
+        self._tables: dict[str, _Known] = {}
         """By name, as it is resolved where it means one table only."""
-        self._ambiguous: dict[str, dict[int, Table]] = {}
+        self._ambiguous: dict[str, dict[int, _Known]] = {}
         """Tables of names that have meant several, by their numbers."""
         self._doubted: dict[str, Table] = {}
         """By names that have turned out to mean something else."""
+        self._functions = Functions()
         self._short = lru_cache(_MANY)(self._rewritten)
         self._long = lru_cache(64)(self._rewritten)
 
@@ -68,7 +81,17 @@ class PostgresqlCapture:
             known = self._ambiguous[name].get(cursor.fetchone()[0])
         else:
             known = self._tables.get(name)
-        return known or self._read(cursor, statement, name)
+        if known is not None and known.until > time.monotonic():
+            return known.table
+        return self._read(cursor, statement, name, known)
+
+    def admit(self, cursor: Any, statement: Statement) -> None:
+        """Look at a statement that is not captured, before it runs as it is.
+
+        Raises:
+            UnsupportedSqlError: It calls a function that may write rows.
+        """
+        self._functions.check(cursor, statement)
 
     def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
         """See `Capture.foreseen`."""
@@ -111,12 +134,14 @@ class PostgresqlCapture:
         touched = self._touched(found, statement, table)
         return Result(keys.union(key for row in touched for key in row[1]), rowcount + len(touched))
 
-    def _read(self, cursor: Any, statement: Statement, name: str) -> Table:
+    def _read(self, cursor: Any, statement: Statement, name: str, before: _Known | None) -> Table:
         cursor.execute(query(name))
         found = cursor.fetchone()
         if found is None:
             raise refuse(statement.sql, f"there is no table {name}", "check its name and the search path")
         known = table(found[0])
+        if before is not None and before.table == known:
+            known = before.table  # what is remembered of it stays
         for tables in (self._tables, self._ambiguous, self._doubted):
             if len(tables) >= _MANY:
                 tables.clear()
@@ -126,15 +151,26 @@ class PostgresqlCapture:
             if cursor.fetchone()[0]:
                 self._ambiguous[name] = {}
         if name in self._ambiguous:
-            self._ambiguous[name][known.oid] = known
+            self._ambiguous[name][known.oid] = _Known(known, time.monotonic() + _FRESH_S)
         else:
-            self._tables[name] = known
+            self._tables[name] = _Known(known, time.monotonic() + _FRESH_S)
         return known
 
     def _captured(self, cursor: Any, statement: Statement, table: Table, bare: bool, entry: Entry) -> Captured:
         server = self._server or self._learnt(cursor)
+        self._functions.check(cursor, statement)
+        if statement.chosen_by and not shows_old(server.version) and (name := self._functions.volatile(statement.chosen_by)):
+            raise refuse(
+                statement.sql,
+                f"before version 18 FROM and WHERE are evaluated twice, and {name}() may say something else each time",
+                "put it into a query of WITH",
+            )
         cached = self._short if len(statement.sql) <= SHORT else self._long
-        return cached(statement, table, server, bare, entry.first, entry.first and entry.limit_ms > 0)
+        try:
+            return cached(statement, table, server, bare, entry.first, entry.first and entry.limit_ms > 0)
+        except UnsupportedSqlError:
+            self._doubt(statement, table)  # so that the reason is looked at again, once somebody has mended it
+            raise
 
     def _rewritten(self, statement: Statement, table: Table, server: Server, bare: bool, first: bool, limited: bool) -> Captured:
         binds = Binds.NONE if bare and self._binds is Binds.PERCENT else self._binds
@@ -154,7 +190,13 @@ class PostgresqlCapture:
     def _touched(self, rows: Sequence[Any], statement: Statement, table: Table) -> Sequence[Any]:
         """Results but those that say that no row was touched, if all is as it was taken to be."""
         if unfit := next((row[0] for row in rows if row[0]), ""):
-            if unfit.split(", ")[0] == TABLE:
+            found = unfit.split(", ")
+            if MOVED in found:
+                raise LockConflictError(
+                    f"a row of {table.schema}.{table.name} got another primary key while the statement waited for it: "
+                    "roll the transaction back and run it again"
+                )
+            if TABLE in found:
                 self._doubt(statement, table)
                 raise LockConflictError(
                     f"what was known of table {table.schema}.{table.name} does not hold any more, or does not here: "
@@ -179,7 +221,8 @@ class PostgresqlCapture:
 
     def _doubt(self, statement: Statement, table: Table) -> None:
         name = _name(statement)
-        self._doubted[name] = self._tables.pop(name, table)
+        self._tables.pop(name, None)
+        self._doubted[name] = table
         self._ambiguous.get(name, {}).pop(table.oid, None)
 
 

@@ -9,22 +9,16 @@ extra_float_digits at least 1.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from txcoord_rm.capture.keys import Keys, Row
+from txcoord_rm.capture.postgresql.admission import OLD_OR_NEW, check, may_change, shows_old
 from txcoord_rm.capture.splice import Splice, Spliced
 from txcoord_rm.catalogue.table import Event, Table
 from txcoord_rm.sql.flavour import Binds
 from txcoord_rm.sql.quoting import literal, quoted
 from txcoord_rm.sql.statement import Span, Statement, Verb
-from txcoord_rm.sql.unsupported import refuse
 
-_OLD_OR_NEW = re.compile(r"\b(?:old|new)\b", re.IGNORECASE)
-_OLD_AND_NEW = 180_000
-"""`server_version_num` of the first version whose RETURNING shows both."""
-_OURS = frozenset({"txcoord_undo_log", "txcoord_fence"})
-_UNSTABLE = frozenset({"money"})
 _LIMITED = "idle_in_transaction_session_timeout", "statement_timeout", "transaction_timeout", "lock_timeout"
 # current_setting of what does not exist is NULL
 _LIMITS = (
@@ -38,7 +32,8 @@ _SETTINGS = {
     "IntervalStyle": "current_setting('IntervalStyle') = 'sql_standard'",
     "standard_conforming_strings": "current_setting('standard_conforming_strings') <> 'on'",
 }
-TABLE = "table"
+TABLE, MOVED = "table", "moved"
+"""What a statement may find wrong besides settings: the table is not as it was known; a row got another primary key meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,63 +83,8 @@ def capture(
     Raises:
         UnsupportedSqlError: Its changes cannot be captured for certain.
     """
-    _check(statement, table, server.version)
+    check(statement, table, server.version)
     return _Rewriter(statement, table, server, binds).captured(first, limited)
-
-
-def may_change(statement: Statement, table: Table) -> frozenset[str]:
-    """Columns of rows that an UPDATE may change: what it sets and what follows from it, or what a trigger makes of the row."""
-    if table.fires(Event.UPDATE, after=False):
-        return frozenset(column.name for column in table.columns)
-    return table.follows(statement.assigned)
-
-
-def _check(statement: Statement, table: Table, version: int) -> None:
-    name = f"{table.schema}.{table.name}"
-    if table.obstacle or table.name in _OURS:
-        reason = table.obstacle or "it is txcoord's own"
-        raise refuse(statement.sql, f"{name} cannot be captured: {reason}", "do the work in a TCC branch")
-    if unknown := set(statement.assigned) - {column.name for column in table.columns}:
-        raise refuse(statement.sql, f"{name} has no column {min(unknown)}", "write names as the catalogue has them")
-    for column in table.columns:
-        if column.base in _UNSTABLE or column.base.startswith("reg"):
-            raise refuse(statement.sql, f"how {name}.{column.name} of type {column.type} is written depends on settings")
-        if column.identity and column.name in statement.assigned:
-            raise refuse(statement.sql, f"{name}.{column.name} is numbered by the database and cannot be set back")
-    now, then = _events(statement, table)
-    for column in table.columns:
-        if column.writer and (statement.verb is Verb.INSERT or column.name in statement.assigned):
-            raise refuse(
-                statement.sql,
-                f"the default of {name}.{column.name} calls {column.writer}(), which may write rows",
-                "declare the function STABLE if it only reads",
-            )
-    effects = [table.carried_on(event, table.follows(statement.assigned)) for event in now]
-    effects += [table.triggered(event) for event in (*now, *then)]
-    if effect := next(filter(None, effects), ""):
-        raise refuse(statement.sql, f"{effect}, without undo records", "change those rows by statements of their own")
-    returning = statement.returning
-    if returning is not None and all(map(_OLD_OR_NEW.search, (returning.of(statement.sql), statement.sql[: returning.start]))):
-        raise refuse(statement.sql, "old and new may be names of its own", "name its tables and columns otherwise")
-    if version < _OLD_AND_NEW and statement.others is not None and statement.verb is Verb.UPDATE and statement.stars:
-        raise refuse(
-            statement.sql, "RETURNING * of an UPDATE ... FROM cannot be told apart before version 18", "name its columns"
-        )
-    if statement.verb is Verb.INSERT and statement.assigned and version < _OLD_AND_NEW:
-        raise refuse(
-            statement.sql,
-            "before version 18 PostgreSQL does not tell which rows ON CONFLICT DO UPDATE has changed",
-            "update first, and insert where that changed nothing",
-        )
-
-
-def _events(statement: Statement, table: Table) -> tuple[list[Event], list[Event]]:
-    """What happens to rows now, and what happens to them in an undo."""
-    now = {Event(statement.verb.value)} | ({Event.UPDATE} if statement.assigned else set())
-    if statement.assigned and table.partitioned:
-        now = set(Event)  # a row that moves to another partition goes here and comes there
-    undone = {Event.INSERT: Event.DELETE, Event.DELETE: Event.INSERT, Event.UPDATE: Event.UPDATE}
-    return [event for event in Event if event in now], [undone[event] for event in now]
 
 
 class _Rewriter:
@@ -152,13 +92,14 @@ class _Rewriter:
         self.s = statement
         self.table = table
         self.log = server.log
-        self.both = server.version >= _OLD_AND_NEW
+        self.both = shows_old(server.version)
         self.splice = Splice(statement, binds)
         self.keys = Keys(table)
         assert statement.target is not None
         self.target = statement.target
-        written = self.target.alias or self.target.name.of(statement.sql)
-        self.reference = written.replace("%%", "%") if binds is Binds.PERCENT else written  # `ours` doubles it again
+        doubled = "%%" if binds is Binds.PERCENT else "%"  # `ours` doubles it again
+        self.alias = (self.target.alias or "").replace(doubled, "%")
+        self.reference = self.alias or self.target.name.of(statement.sql).replace(doubled, "%")
         self.image = self._image()
         self.joins_itself = statement.verb is Verb.UPDATE and not self.both
 
@@ -167,17 +108,34 @@ class _Rewriter:
         splice.ours("WITH RECURSIVE " if s.recursive else "WITH ")
         if s.with_ is not None:
             splice.theirs(s.with_).ours(", ")
-        splice.ours("txcoord_u (txcoord_keys, txcoord_before, txcoord_after) AS (")
-        self._change()
+        old = self._locked() if self.joins_itself else Row("")
+        names = self._returned()
+        aliases = "".join(f", txcoord_r{n}" for n in range(len(names)))
+        splice.ours(f"txcoord_u (txcoord_keys, txcoord_before, txcoord_after{aliases}) AS (")
+        self._change(old)
         if s.returning is not None:
             splice.ours(", ")
             self._theirs(s.returning)
         splice.ours("), txcoord_i AS (")
         self._record()
-        splice.ours(") SELECT txcoord_s.*, " + ("txcoord_u.*" if s.returning is not None else "txcoord_keys") + " FROM (")
-        self._checks(first, limited)
+        shown = "".join(f", txcoord_r{n} AS {quoted(name)}" for n, name in enumerate(names))
+        whole = s.returning is not None and not names
+        splice.ours(") SELECT txcoord_s.*, " + ("txcoord_u.*" if whole else f"txcoord_keys{shown}") + " FROM (")
+        self._checks(old, first, limited)
         splice.ours(") AS txcoord_s LEFT JOIN txcoord_u ON true")
-        return Captured(splice.spliced(), 4 if s.returning is not None else 2, s.returning is not None)
+        return Captured(splice.spliced(), 4 if whole else 2, s.returning is not None)
+
+    def _returned(self) -> list[str]:
+        """Names of the application's columns; none: they are not known, so that all that it has not asked for comes with them."""
+        names: list[str] = []
+        for name in self.s.returned:
+            if name:
+                names.append(name)
+            elif self.s.others is None:
+                names += [column.name for column in self.table.columns]
+            else:
+                return []
+        return names
 
     def _record(self) -> None:
         """The undo record. Behind a guard, or in a branch that is undone, its key is there already, and it fails."""
@@ -190,17 +148,25 @@ class _Rewriter:
         ).parameter("branch_id", "bigint").ours(" ORDER BY seq DESC LIMIT 1), 1), 'IMAGE', ").parameter("xid", "text").ours(
             ", 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, "
             f"{literal(table.schema)}, {literal(table.name)}, ARRAY[{', '.join(literal(name) for name in self.image)}]::text[], "
-            "array_agg(txcoord_before), array_agg(txcoord_after) FROM txcoord_u "
-            "WHERE txcoord_before IS DISTINCT FROM txcoord_after HAVING count(*) > 0"
         )
+        several = "array_agg(txcoord_before), array_agg(txcoord_after) FROM txcoord_u", " HAVING count(*) > 0"
+        images, end = ("ARRAY[txcoord_before], ARRAY[txcoord_after] FROM txcoord_u", "") if self._is_one() else several
+        self.splice.ours(f"{images} WHERE txcoord_before IS DISTINCT FROM txcoord_after{end}")
 
-    def _checks(self, first: bool, limited: bool) -> None:
+    def _is_one(self) -> bool:
+        """Whether it can only be about one row. If it were about two, their records would have one key, and it would fail."""
+        pinned = {equality.column for equality in self.s.equalities if len(equality.values) == 1}
+        return pinned.issuperset(self.table.primary_key)
+
+    def _checks(self, old: Row, first: bool, limited: bool) -> None:
         """What is not as it was taken to be. It stands on the outer side of a join, so that limits are set before rows wait.
 
         A name is resolved where the statement is parsed, as its own are; that of the table stays right with a prepared statement.
         """
         name = literal(".".join(quoted(part) for part in self.target.parts))
         wrong = {TABLE: f"{name}::regclass::oid <> {self.table.oid} OR {self.table.altered}"} | (_SETTINGS if first else {})
+        if self.joins_itself:
+            wrong[MOVED] = self._missed(old)
         cases = ", ".join(f"CASE WHEN {condition} THEN {literal(name)} END" for name, condition in wrong.items())
         self.splice.ours(f"SELECT concat_ws(', ', {cases}) AS txcoord_unfit")
         if limited:
@@ -228,16 +194,16 @@ class _Rewriter:
 
     # ------------------------------------------------------------ the change, up to the hidden columns
 
-    def _change(self) -> None:
+    def _change(self, locked: Row) -> None:
         if self.both:
             old, new = ("old", "new") if self._says_old_or_new() else ("txcoord_o", "txcoord_n")
             names = "" if old == "old" else "WITH (OLD AS txcoord_o, NEW AS txcoord_n) "
             self.splice.theirs(self.s.main).ours(f" RETURNING {names}")
             self._columns(Row(old), Row(new))
         elif self.joins_itself:
-            old_row = self._self_join()
+            self._self_join(locked)
             self.splice.ours(" RETURNING ")
-            self._columns(old_row, Row(self.reference))
+            self._columns(locked, Row(self.reference))
         else:
             self.splice.theirs(self.s.main).ours(" RETURNING ")
             self._columns(Row(self.reference), Row(self.reference))
@@ -261,36 +227,58 @@ class _Rewriter:
     def _says_old_or_new(self) -> bool:
         """Whether the application's RETURNING may use these names itself."""
         returning = self.s.returning
-        return returning is not None and _OLD_OR_NEW.search(returning.of(self.s.sql)) is not None
+        return returning is not None and OLD_OR_NEW.search(returning.of(self.s.sql)) is not None
 
-    def _self_join(self) -> Row:
-        """The UPDATE, joined with the rows that it changes as they are once they are locked; what such a row is called.
+    def _locked(self) -> Row:
+        """A query of the rows that an UPDATE changes as they are once they are locked; what such a row is called.
 
-        The condition is evaluated where they are locked; only where it names other tables it also says which of their rows goes
-        with which. Without the lock the row joined could be older than the row that is changed. Its columns get names of our own,
-        so that names of the application's still mean one thing.
+        Without the lock it could be older than the row that is changed. Its columns get names of our own, so that names of the
+        application's still mean one thing.
         """
         s, splice, here = self.s, self.splice, Row(self.reference)
-        only = "ONLY " if self.target.only else ""
-        alias = f" AS {self.target.alias}" if self.target.alias else ""
         needed = {*self.image, *self.table.primary_key}
         needed.update(name for unique in self.table.uniques for name in (*unique.columns, *unique.depends))
         old = Row("txcoord_b", {name: f"txcoord_c{n}" for n, name in enumerate(sorted(needed))})
-        splice.ours(f"UPDATE {only}").theirs(self.target.name).ours(f"{alias} SET ").theirs(s.set).ours(" FROM ")
-        if s.others is not None:
-            splice.theirs(s.others).ours(", ")
         columns = ", ".join(f"{here.cell(name)} AS {called}" for name, called in old.columns.items())
-        splice.ours(f"(SELECT {columns} FROM {only}").theirs(self.target.name).ours(alias)
+        splice.ours(f"txcoord_b AS MATERIALIZED (SELECT {columns} FROM ")
+        self._named()
         if s.others is not None:
             splice.ours(", ").theirs(s.others)
         if s.where is not None:
             splice.ours(" WHERE ").theirs(s.where)
         strength = "UPDATE" if self._sets_key() else "NO KEY UPDATE"
+        splice.ours(f" FOR {strength} OF {self.alias or quoted(self.target.parts[-1])}), ")
+        return old
+
+    def _self_join(self, old: Row) -> None:
+        """The UPDATE of the rows that are locked; only where it names other tables its condition says which goes with which."""
+        s, splice, here = self.s, self.splice, Row(self.reference)
+        splice.ours("UPDATE ")
+        self._named()
+        splice.ours(" SET ").theirs(s.set).ours(" FROM ")
+        if s.others is not None:
+            splice.theirs(s.others).ours(", ")
         joined = " AND ".join(f"{here.cell(name)} = {old.cell(name)}" for name in self.table.primary_key)
-        splice.ours(f" FOR {strength} OF {self.target.alias or quoted(self.target.parts[-1])}) AS txcoord_b WHERE {joined}")
+        splice.ours(f"txcoord_b WHERE {joined}")
         if s.others is not None and s.where is not None:
             splice.ours(" AND (").theirs(s.where).ours(")")
-        return old
+
+    def _named(self) -> None:
+        """The target as an UPDATE or FROM names it."""
+        self.splice.ours("ONLY " if self.target.only else "").theirs(self.target.name)
+        self.splice.ours(f" AS {self.alias}" if self.alias else "")
+
+    def _missed(self, old: Row) -> str:
+        """A condition that a row which is locked was not changed: the primary key that it had got meanwhile was not found."""
+        key = [old.cell(name) for name in self.table.primary_key]
+        if self.table.fires(Event.UPDATE, after=False):  # a trigger may leave rows as they are
+            name = f"{quoted(self.table.schema)}.{quoted(self.table.name)}"
+            found = " AND ".join(
+                f"{Row('t').cell(name)} = {cell}" for name, cell in zip(self.table.primary_key, key, strict=True)
+            )
+            return f"EXISTS (SELECT FROM txcoord_b WHERE NOT EXISTS (SELECT FROM {name} AS t WHERE {found}))"
+        rows = f"(SELECT DISTINCT {', '.join(key)} FROM txcoord_b) AS l" if self.s.others is not None else "txcoord_b"
+        return f"(SELECT count(*) FROM {rows}) <> (SELECT count(*) FROM txcoord_u)"
 
     def _sets_key(self) -> bool:
         keys = {*self.table.primary_key, *(name for unique in self.table.uniques for name in unique.columns)}
