@@ -113,6 +113,10 @@ class _Text(Reader):
         forbidden = found & words.FUNCTIONS[self.family]
         if forbidden:
             raise self.refuse(f"the effects of {min(forbidden)}() cannot be taken back")
+        if counting := found & words.COUNTING.get(self.family, frozenset()):
+            raise self.refuse(
+                f"{min(counting)}() counts rows that txcoord writes, too", "use the rowcount of the cursor or result"
+            )
         if "set_config" in found and not all(self._sets_own_by_call(i) for i in range(len(self.tokens))):
             raise self.refuse(*words.REASONS["SET"])
         return found

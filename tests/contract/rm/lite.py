@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,10 +121,8 @@ class Database:
             if differences:
                 raise Dirty
 
-        try:
+        with contextlib.suppress(Dirty):
             self.local(work)
-        except Dirty:
-            pass
         return differences
 
     def rows(self, *names: str) -> dict[str, list[Any]]:
