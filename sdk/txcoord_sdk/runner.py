@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol
 
-from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_when_event_set, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, RetryError, Retrying, stop_when_event_set, wait_random_exponential
 from txcoord_proto.errors import TxcoordError
 from txcoord_proto.status import CommandResult
 
@@ -137,7 +137,10 @@ class Runner:
             threading.Thread(target=self._keep_trying, args=(work,), name="txcoord-background", daemon=True).start()
 
     def _keep_trying(self, work: Callable[[], Any]) -> None:
-        Retrying(sleep=self._pause, **self._persistence())(work)
+        try:
+            Retrying(sleep=self._pause, **self._persistence())(work)
+        except RetryError as error:  # the client was closed, and nobody waits for this
+            log.debug("given up: %s", error)
 
     def _pause(self, seconds: float) -> None:
         self._stopped.wait(seconds)

@@ -216,7 +216,8 @@ def test_two_engines_are_two_branches(bank: World) -> None:
 
 def test_outside_a_global_transaction_nothing_is_different(accounts: World) -> None:
     def work(session: Session) -> Any:
-        return session.execute(select(text("1"))).context.cursor
+        result: Any = session.execute(select(text("1")))
+        return result.context.cursor
 
     outside, (inside,) = accounts.locally(work), accounts.globally(work)
     assert type(outside).__module__.partition(".")[0] != "txcoord_rm"

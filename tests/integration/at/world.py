@@ -14,6 +14,7 @@ from txcoord_proto.v1.operator_pb2 import LocksReply, LocksRequest
 from txcoord_rm import enroll
 from txcoord_rm.at.hook import resource_of_engine
 from txcoord_sdk import Client, GlobalTransaction
+from txcoord_sdk.testing import wait_until
 from txcoord_server.commands.coordinator import Coordinator
 
 T = TypeVar("T")
@@ -45,18 +46,24 @@ class World:
         self.aengine = create_async_engine(url, **options) if self.is_async else None
         self.engine: Any = self.aengine.sync_engine if self.aengine is not None else create_engine(url, **options)
         enroll(self.aengine or self.engine, client)
+        found = resource_of_engine(self.engine)
+        assert found is not None
+        self.resource = found
         if self.is_async:
             self.run(self._start())
         else:
             client.start()
-        found = resource_of_engine(self.engine)
-        assert found is not None
-        self.resource = found
+            wait_until(self._is_served, what="our tables and second phases")
         self._operator = Coordinator((address,), "", None, 10.0)
         self.last: GlobalTransaction | None = None
 
     async def _start(self) -> None:
         self.client.start()
+        while not self._is_served():
+            await asyncio.sleep(0.01)
+
+    def _is_served(self) -> bool:
+        return bool(self.resource.database.id) and f"db@{self.resource.database.id}" in self.client._resources
 
     def close(self) -> None:
         if self.aengine is not None:
@@ -136,7 +143,7 @@ class World:
 
     def waiters(self) -> list[str]:
         """XIDs of transactions that wait for rows of this database."""
-        reply = self._operator.call("Locks", LocksRequest(resource=self.resource.name), LocksReply)
+        reply = self._operator.call("Locks", LocksRequest(resource=f"db@{self.resource.database.id}"), LocksReply)
         return [xid for lock in reply.locks for xid in lock.waiters]
 
     def undo_rows(self) -> list[tuple[Any, ...]]:
