@@ -25,7 +25,7 @@ from txcoord_sdk import context
 from txcoord_sdk.config import ClientConfig, Tls, config_from
 from txcoord_sdk.database import POOL_SIZE, Databases
 from txcoord_sdk.io_thread import IoThread
-from txcoord_sdk.participant import Participant
+from txcoord_sdk.participant import BatchParticipant, Participant
 from txcoord_sdk.runner import Runner
 from txcoord_sdk.session.requests import Beginning, Registration, Sink
 from txcoord_sdk.transaction.decorator import GlobalTransactionFactory
@@ -228,7 +228,7 @@ class Client:
         """
         self.databases.bind(engine, name, connections)
 
-    def serve(self, resource: str, participant: Participant) -> None:
+    def serve(self, resource: str, participant: Participant | BatchParticipant) -> None:
         """Have `participant` do the second phases of `resource` in this process."""
         self._runner.serve(resource, participant)
         self._resources[resource] = None
@@ -300,6 +300,11 @@ class Client:
         """Get an XID."""
         io = self._thread()
         io.post(io.session.begin, beginning, sink)
+
+    def branch_id(self, beginning: Beginning, sink: Sink) -> None:
+        """Get an id for a branch that is registered later, and the XID."""
+        io = self._thread()
+        io.post(io.session.branch_id, beginning, sink)
 
     def register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
         """Register a branch."""

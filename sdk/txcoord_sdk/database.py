@@ -8,23 +8,21 @@ respect; a gate keeps it small.
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-import click
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine, MetaData, event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-from txcoord_proto.errors import ConfigurationError, TxcoordError
+from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.failpoints import durable
 
 from txcoord_sdk import schema
+from txcoord_sdk.context import entered
 from txcoord_sdk.dialects import Dialect, dialect_of
 from txcoord_sdk.local_transaction import watch
 from txcoord_sdk.participant import UnavailableError
@@ -72,10 +70,17 @@ class Database:
         self.fence_retention = FENCE_RETENTION
         """Seconds that fence rows stay at least; half of it is how old a phase one may become."""
         self._id = ""
+        self._tables = [schema.metadata]
         self.connections = connections
         self.forked()
         self._refuse_unfit()
         watch(self.sync_engine)
+
+    def add_tables(self, tables: MetaData) -> None:
+        """Have `prepare` create further tables of ours, too."""
+        if tables not in self._tables:
+            self._tables.append(tables)
+            self._id = ""
 
     @property
     def id(self) -> str:
@@ -91,7 +96,7 @@ class Database:
         """
         with self._preparing:
             if not self._id:
-                with _tables_missing(self.name):
+                with self._tables_missing():
                     self._id = Retrying(**_PREPARE)(self._prepare)
         return self._id
 
@@ -99,7 +104,7 @@ class Database:
         """Create our tables where they are missing; returns the database's identity. Raises like `prepare`."""
         async with self._own_async_pool().preparing:
             if not self._id:
-                with _tables_missing(self.name):
+                with self._tables_missing():
                     self._id = await AsyncRetrying(**_PREPARE)(self._aprepare)
         return self._id
 
@@ -120,13 +125,13 @@ class Database:
         return AsyncSealedTransaction(own.engine, own.gate)
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a local transaction on our own pool.
+        """Run `work` in a local transaction on our own pool, outside any global one.
 
         Raises:
             UnavailableError: The database cannot be reached.
         """
         local = self.own_transaction()
-        with self.reaching():
+        with self.reaching(), entered(None):
             try:
                 result = local.start(work)
                 local.commit()
@@ -137,7 +142,7 @@ class Database:
     async def arun(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a local transaction on our own pool. Raises like `run`."""
         local = self.own_async_transaction()
-        with self.reaching():
+        with self.reaching(), entered(None):
             try:
                 result = await local.start(work)
                 await local.commit()
@@ -183,11 +188,26 @@ class Database:
 
     @durable("database.prepare")
     def _prepare(self) -> str:
-        return self.run(schema.prepare)
+        return self.run(self._create)
 
     @durable("database.prepare")
     async def _aprepare(self) -> str:
-        return await self.arun(schema.prepare)
+        return await self.arun(self._create)
+
+    def _create(self, connection: Connection) -> str:
+        return schema.prepare(connection, self._tables)
+
+    @contextmanager
+    def _tables_missing(self) -> Iterator[None]:
+        """Says what to do where our tables are not there and cannot be created."""
+        try:
+            yield
+        except DBAPIError as error:
+            names = ", ".join(name for tables in self._tables for name in tables.tables)
+            raise ConfigurationError(
+                f"our tables in database {self.name!r} ({names}) cannot be created or read ({error.orig}): run `txcoord-agent "
+                "init URL` once as a user that may create tables, and grant SELECT, INSERT, UPDATE and DELETE on them"
+            ) from error
 
     def _refuse_unfit(self) -> None:
         engine = self.sync_engine
@@ -255,19 +275,6 @@ class Database:
             return own
 
 
-@contextmanager
-def _tables_missing(name: str) -> Iterator[None]:
-    """Says what to do where our tables are not there and cannot be created."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise ConfigurationError(
-            f"our tables in database {name!r} ({', '.join(schema.metadata.tables)}) cannot be created or read ({error.orig}): "
-            "run `txcoord-agent init URL` once as a user that may create tables, and grant SELECT, INSERT, UPDATE and DELETE "
-            "on them"
-        ) from error
-
-
 class Databases:
     """The databases that a client was bound to."""
 
@@ -306,6 +313,10 @@ class Databases:
             raise ConfigurationError("the client knows no database: call client.bind(engine) before the first action")
         raise ConfigurationError(f"which database? {sorted(self._known)} are bound: say @tcc(..., database=NAME)")
 
+    def of(self, engine: Engine) -> Database | None:
+        """The database of an engine that was bound."""
+        return next((known for known in self._known.values() if known.sync_engine is engine), None)
+
     def forked(self) -> None:
         """In the child of a fork."""
         for database in self._known.values():
@@ -320,22 +331,3 @@ class Databases:
         """Close our own pools of the running loop."""
         for database in self._known.values():
             await database.aclose()
-
-
-@click.command("init")
-@click.argument("url")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
-def init_command(url: str, as_json: bool) -> None:
-    """Create txcoord's tables in the business database at URL (a synchronous SQLAlchemy URL)."""
-    try:
-        dialect_of(make_url(url).get_backend_name())
-        database = Database(create_engine(url), "")
-        identity = database.prepare()
-        database.close()
-    except (TxcoordError, DBAPIError, ArgumentError, ImportError) as error:
-        known = error if isinstance(error, TxcoordError) else ConfigurationError(str(error))
-        if as_json:
-            click.echo(json.dumps({"error": {"code": known.code, "message": known.message, "details": known.details}}, indent=2))
-        click.echo(f"cannot prepare the database: {error}", err=True)
-        sys.exit(1)
-    click.echo(json.dumps({"database": identity}, indent=2) if as_json else f"database {identity} is ready")

@@ -28,6 +28,9 @@ from txcoord_proto.failpoints import Mode, durable, passes
 from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.local_state import Enlistment, LocalState, reaper
 
+OWN = {"txcoord_own": True}
+"""Execution options of statements of ours, which nobody captures."""
+
 
 def watch(engine: Engine) -> None:
     """Have local transactions of `engine` tell their ends; does nothing the second time."""
@@ -52,9 +55,14 @@ def check_can_enlist(connection: Connection) -> None:
         raise ConfigurationError(f"the engine of {connection.engine.url!r} is not known here: call client.bind(engine) first")
     if isinstance(connection.get_transaction(), TwoPhaseTransaction):
         raise ConfigurationError("a two-phase transaction of the session (twophase=True) cannot take part: use a plain one")
-    level = connection.get_execution_options().get("isolation_level", getattr(dialect, "_on_connect_isolation_level", None))
-    if level == "AUTOCOMMIT":
+    if commits_by_itself(connection):
         raise ConfigurationError("a connection with isolation_level='AUTOCOMMIT' has no local transaction: use another level")
+
+
+def commits_by_itself(connection: Connection) -> bool:
+    """Whether each statement of the connection is committed by itself."""
+    default = getattr(connection.dialect, "_on_connect_isolation_level", None)
+    return bool(connection.get_execution_options().get("isolation_level", default) == "AUTOCOMMIT")
 
 
 def enlist(connection: Connection, enlistment: Enlistment) -> None:
@@ -74,7 +82,7 @@ def limit(connection: Connection, deadline: float) -> None:
     before PostgreSQL 17 and on MariaDB it counts from the last statement, so that this may be after up to twice the time.
     """
     if milliseconds := start_limit(connection, deadline):
-        connection.exec_driver_sql(_state(connection).dialect.limit_transaction(milliseconds))
+        connection.exec_driver_sql(_state(connection).dialect.limit_transaction(milliseconds), execution_options=OWN)
 
 
 def start_limit(connection: Connection, deadline: float) -> int:
@@ -88,6 +96,17 @@ def start_limit(connection: Connection, deadline: float) -> int:
         return milliseconds
     reaper.watch(state, deadline)
     return 0
+
+
+def open_state(connection: Connection) -> LocalState | None:
+    """What is known of the connection's local transaction; None: nobody has enlisted with it."""
+    assert isinstance(connection.dialect, WatchedDialect)
+    return connection.dialect._txcoord_open.get(id(connection.connection.dbapi_connection))
+
+
+def limits_lost(connection: Connection) -> None:
+    """What the database was told of the connection's local transaction is undone; it has to be told again."""
+    _state(connection).limited = math.inf
 
 
 def _state(connection: Connection) -> LocalState:

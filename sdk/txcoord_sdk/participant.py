@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from txcoord_proto.errors import TxcoordError
 
@@ -76,6 +76,42 @@ class Participant(Protocol):
 
     def settle(self, command: Command, branch: BranchCommand) -> Awaitable[None] | None:
         """Do the second phase of `branch`; returning means done.
+
+        Raises:
+            ParkError: A person has to look at it.
+            UnavailableError: The resource cannot be reached.
+            Exception: Anything else: it is tried again later.
+        """
+
+
+@runtime_checkable
+class BatchParticipant(Protocol):
+    """Does the second phases of one resource by whole commands: commits of many transactions at a time, a rollback in one piece.
+
+    Of its commits one batch is under way at a time, and what comes meanwhile is the next one. Rollbacks do not wait for it.
+    """
+
+    @property
+    def gathers(self) -> float:
+        """Seconds for which commits gather before a batch begins, where nobody waits for them."""
+
+    @property
+    def database(self) -> Bounded:
+        """See `Participant.database`."""
+
+    def is_async(self, command: Command) -> bool:
+        """Whether `commit` and `rollback` give something to await; the same for all commands."""
+
+    def commit(self, commands: Sequence[Command]) -> Awaitable[None] | None:
+        """Do the second phases of all branches of these commands; returning means that all are done.
+
+        Raises:
+            UnavailableError: The resource cannot be reached.
+            Exception: Anything else: nothing is done; of several commands each is tried by itself.
+        """
+
+    def rollback(self, command: Command) -> Awaitable[None] | None:
+        """Do the second phases of all branches of this command; returning means that all are done, raising that none is.
 
         Raises:
             ParkError: A person has to look at it.

@@ -8,23 +8,30 @@ while that runs, else in one loop of the client's own. One command that fails ho
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol
 
-from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_when_event_set, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, RetryError, Retrying, stop_when_event_set, wait_random_exponential
 from txcoord_proto.errors import TxcoordError
 from txcoord_proto.status import CommandResult
 
+from txcoord_sdk.batches import Batches
+from txcoord_sdk.context import enter
 from txcoord_sdk.mailbox import Mailbox
-from txcoord_sdk.participant import Bounded, BranchCommand, Command, ParkError, Participant, UnavailableError
+from txcoord_sdk.participant import BatchParticipant, Bounded, BranchCommand, Command, ParkError, Participant, UnavailableError
+from txcoord_sdk.transaction.effects import Invoke, Pause, Steps, adrive, drive
 
 log = logging.getLogger(__name__)
 
 _CANCELLED_SECONDS = 2.0
+_ENDINGS = (asyncio.CancelledError, GeneratorExit)
+"""Of the task in which second phases run, or of its loop."""
 
 
 class Answers(Protocol):
@@ -48,7 +55,8 @@ class Runner:
     def __init__(self, answers: Answers, threads: int) -> None:
         self._answers = answers
         self._threads = threads
-        self._participants: dict[str, Participant] = {}
+        self._participants: dict[str, Participant | BatchParticipant] = {}
+        self._batches: dict[str, Batches] = {}
         self._running: dict[tuple[str, int], Mailbox | None] = {}
         """What is being worked on, and the loop in which, if it is one."""
         self._stopped = threading.Event()
@@ -56,6 +64,8 @@ class Runner:
         """By database, or by resource where there is none."""
         self._home: Mailbox | None = None
         self._own: Mailbox | None = None
+        self._context = contextvars.Context()
+        """Of second phases in event loops: whoever wakes a loop is in some transaction, perhaps, and they are in none."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -63,13 +73,15 @@ class Runner:
         """Whether second phases are under way."""
         return bool(self._running)
 
-    def serve(self, resource: str, participant: Participant) -> None:
+    def serve(self, resource: str, participant: Participant | BatchParticipant) -> None:
         """Have `participant` do the second phases of `resource`."""
         self._participants[resource] = participant
 
     def adopt_loop(self) -> None:
         """Run asynchronous participants in the running event loop, for as long as it runs."""
         self._home = Mailbox(asyncio.get_running_loop())
+        self._context = contextvars.copy_context()
+        self._context.run(enter, None)
 
     def take(self, command: Command) -> None:
         """Start a command; returns at once. Only the thread that talks to the coordinator calls this."""
@@ -78,25 +90,37 @@ class Runner:
             return  # it comes again, to this process or another
         if participant is None:
             for branch in command.branches:
-                self._answers.failed(
-                    command.xid,
-                    branch.branch_id,
-                    CommandResult.UNAVAILABLE,
-                    "NOT_SERVED",
-                    f"{command.resource} is not served here",
-                )
+                error = f"{command.resource} is not served here"
+                self._answers.failed(command.xid, branch.branch_id, CommandResult.UNAVAILABLE, "NOT_SERVED", error)
             return
         # A command comes again over a new stream: what is being worked on is not begun twice.
-        branches = [branch for branch in command.branches if not self._runs((command.xid, branch.branch_id))]
+        branches = tuple(branch for branch in command.branches if not self._runs((command.xid, branch.branch_id)))
         if not branches:
             return
+        if len(branches) < len(command.branches):
+            command = replace(command, branches=branches)
         loop = self._loop() if participant.is_async(command) else None
+        batches = None
+        if command.commit and isinstance(participant, BatchParticipant):
+            batches = self._batches_of(command.resource, loop)
+            loop = batches.loop
         for branch in branches:
             self._running[command.xid, branch.branch_id] = loop
-        if loop is not None:
-            loop.post(self._start, command, branches, participant)
+        if not isinstance(participant, BatchParticipant):
+            steps = self._one_by_one(command, participant)
+        elif batches is None:
+            steps = self._rollback(command, participant)
         else:
-            self._pool(participant, command.resource).submit(self._run, command, branches, participant)
+            if batches.add(command):  # else one is under way, and this comes with the next one
+                self._start_batch(batches, participant, command.resource)
+            return
+        self._start(steps, loop, lambda: self._pool(participant, command.resource))
+
+    def _batches_of(self, resource: str, loop: Mailbox | None) -> Batches:
+        batches = self._batches.get(resource)
+        if batches is None or batches.abandoned:
+            batches = self._batches[resource] = Batches(loop)
+        return batches
 
     def _runs(self, key: tuple[str, int]) -> bool:
         if key not in self._running:
@@ -113,13 +137,17 @@ class Runner:
             threading.Thread(target=self._keep_trying, args=(work,), name="txcoord-background", daemon=True).start()
 
     def _keep_trying(self, work: Callable[[], Any]) -> None:
-        Retrying(sleep=self._pause, **self._persistence())(work)
+        try:
+            Retrying(sleep=self._pause, **self._persistence())(work)
+        except RetryError as error:  # the client was closed, and nobody waits for this
+            log.debug("given up: %s", error)
 
     def _pause(self, seconds: float) -> None:
         self._stopped.wait(seconds)
 
     def _start_background(self, work: Callable[[], Any]) -> None:
-        self._keep(asyncio.get_running_loop().create_task(AsyncRetrying(**self._persistence())(work)))
+        retrying = AsyncRetrying(**self._persistence())
+        self._keep(asyncio.get_running_loop().create_task(retrying(work), context=self._context.copy()))
 
     def _persistence(self) -> dict[str, Any]:
         return {
@@ -133,6 +161,7 @@ class Runner:
     def forked(self) -> None:
         """In the child of a fork: its parent's threads and loops are not here."""
         self._running.clear()
+        self._batches.clear()
         self._tasks.clear()
         self._pools.clear()
         self._home = self._own = None
@@ -160,6 +189,9 @@ class Runner:
 
     def close(self) -> None:
         """After `stop`: end the threads; what is still under way in them is not waited for."""
+        for batches in self._batches.values():
+            batches.clear()
+        self._batches.clear()
         pools, self._pools = self._pools, {}
         for pool in pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
@@ -175,43 +207,75 @@ class Runner:
 
     # ------------------------------------------------------------ inside
 
-    def _run(self, command: Command, branches: Iterable[BranchCommand], participant: Participant) -> None:
-        for branch in branches:
+    def _one_by_one(self, command: Command, participant: Participant) -> Steps[None]:
+        for place, branch in enumerate(command.branches):
             try:
-                participant.settle(command, branch)
+                yield Invoke(lambda: participant.settle(command, branch))  # noqa: B023 - called at once
+            except _ENDINGS as error:
+                self._failed(command, command.branches[place:], error)
+                raise
             except BaseException as error:
-                self._failed(command, branch, error)
+                self._failed(command, (branch,), error)
             else:
-                self._done(command, branch)
+                self._done(command, (branch,))
 
-    def _start(self, command: Command, branches: Iterable[BranchCommand], participant: Participant) -> None:
-        self._keep(asyncio.get_running_loop().create_task(self._arun(command, branches, participant)))
+    def _rollback(self, command: Command, participant: BatchParticipant) -> Steps[None]:
+        try:
+            yield Invoke(lambda: participant.rollback(command))
+        except BaseException as error:
+            self._failed(command, command.branches, error)
+            if isinstance(error, _ENDINGS):
+                raise
+        else:
+            self._done(command, command.branches)
+
+    def _batch(self, batches: Batches, participant: BatchParticipant, resource: str) -> Steps[None]:
+        """One batch; the next one is started, not done, so that a rollback that waits for a connection comes in between."""
+        if participant.gathers and not self._stopped.is_set():
+            yield Pause(participant.gathers) if batches.loop is not None else Invoke(lambda: self._pause(participant.gathers))
+        batch = batches.take()
+        if not batch:
+            return  # the client was closed meanwhile
+        try:
+            yield Invoke(lambda: participant.commit(batch))
+        except BaseException as error:
+            if isinstance(error, (*_ENDINGS, UnavailableError)) or len(batch) == 1:
+                for command in batch:
+                    self._failed(command, command.branches, error)
+            else:
+                log.info("%d commits on %s failed together (%s), each is tried by itself", len(batch), resource, error)
+                batches.part(batch)
+            if isinstance(error, _ENDINGS):
+                raise
+        else:
+            for command in batch:
+                self._done(command, command.branches)
+        finally:
+            if batches.ended():
+                self._start_batch(batches, participant, resource)
+
+    def _start_batch(self, batches: Batches, participant: BatchParticipant, resource: str) -> None:
+        self._start(self._batch(batches, participant, resource), batches.loop, lambda: self._batch_pool(resource))
+
+    def _start(self, steps: Steps[None], loop: Mailbox | None, pool: Callable[[], ThreadPoolExecutor]) -> None:
+        if loop is not None:
+            loop.post(self._start_steps, steps)
+        else:
+            pool().submit(drive, steps)
+
+    def _start_steps(self, steps: Steps[None]) -> None:
+        self._keep(asyncio.get_running_loop().create_task(adrive(steps), context=self._context.copy()))
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _arun(self, command: Command, branches: Iterable[BranchCommand], participant: Participant) -> None:
+    def _done(self, command: Command, branches: Iterable[BranchCommand]) -> None:
         for branch in branches:
-            try:
-                working = participant.settle(command, branch)
-                if working is not None:
-                    await working
-            except asyncio.CancelledError as error:
-                for unfinished in branches:
-                    if (command.xid, unfinished.branch_id) in self._running:
-                        self._failed(command, unfinished, error)
-                raise
-            except BaseException as error:
-                self._failed(command, branch, error)
-            else:
-                self._done(command, branch)
+            self._running.pop((command.xid, branch.branch_id), None)
+            self._answers.done(command.xid, branch.branch_id)
 
-    def _done(self, command: Command, branch: BranchCommand) -> None:
-        self._running.pop((command.xid, branch.branch_id), None)
-        self._answers.done(command.xid, branch.branch_id)
-
-    def _failed(self, command: Command, branch: BranchCommand, error: BaseException) -> None:
+    def _failed(self, command: Command, branches: Sequence[BranchCommand], error: BaseException) -> None:
         match error:
             case ParkError():
                 result = CommandResult.PARK
@@ -221,26 +285,35 @@ class Runner:
                 result = CommandResult.RETRY
         code = error.code if isinstance(error, TxcoordError) else type(error).__name__
         log.warning(
-            "%s: %s of branch %d on %s failed, %s: %s",
+            "%s: %s of branch %s on %s failed, %s: %s",
             command.xid,
             "commit" if command.commit else "rollback",
-            branch.branch_id,
+            ", ".join(str(branch.branch_id) for branch in branches),
             command.resource,
             result,
             error,
             exc_info=error if result is CommandResult.RETRY and isinstance(error, Exception) else None,
             extra={"xid": command.xid},
         )
-        self._running.pop((command.xid, branch.branch_id), None)
-        self._answers.failed(command.xid, branch.branch_id, result, code, str(error))
+        for branch in branches:
+            self._running.pop((command.xid, branch.branch_id), None)
+            self._answers.failed(command.xid, branch.branch_id, result, code, str(error))
 
-    def _pool(self, participant: Participant, resource: str) -> ThreadPoolExecutor:
+    def _pool(self, participant: Participant | BatchParticipant, resource: str) -> ThreadPoolExecutor:
         database = participant.database
         key = resource if database is None else database
         pool = self._pools.get(key)
         if pool is None:
             threads, name = (self._threads, resource) if database is None else (database.connections, database.name)
             pool = self._pools[key] = ThreadPoolExecutor(threads, f"txcoord-second-phase-{name}")
+        return pool
+
+    def _batch_pool(self, resource: str) -> ThreadPoolExecutor:
+        """One thread of its own, which waits most of the time."""
+        key = f"{resource} commits"
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = ThreadPoolExecutor(1, f"txcoord-commits-{resource}")
         return pool
 
     def _loop(self) -> Mailbox:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, Integer, MetaData, String, Table, Text, inspect, select
@@ -42,13 +43,13 @@ fence = Table(
 )
 
 
-def prepare(connection: Connection) -> str:
+def prepare(connection: Connection, tables: Iterable[MetaData] = (metadata,)) -> str:
     """Create our tables where they are missing; returns the database's identity.
 
     Two processes may do this at the same moment: the one that comes second fails and succeeds when it tries again.
     """
     have = set(inspect(connection).get_table_names())
-    for table in metadata.sorted_tables:
+    for table in (table for known in tables for table in known.sorted_tables):
         if table.name not in have:
             table.create(connection)
     return database_id(connection)

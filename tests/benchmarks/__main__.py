@@ -20,10 +20,10 @@ from pathlib import Path
 from txcoord_proto.commands import COMPILED
 from txcoord_server.bench.machine import calibrate
 
-from tests.benchmarks import coordinator
+from tests.benchmarks import at, coordinator
 from tests.benchmarks.figure import Figure
 
-SUITES: dict[str, Callable[[int], list[Figure]]] = {"coordinator": coordinator.figures}
+SUITES: dict[str, Callable[[int], list[Figure]]] = {"coordinator": coordinator.figures, "at": at.figures}
 
 
 def main() -> int:

@@ -126,7 +126,9 @@ class Participant(Service):
         self._database = database = client.databases.get()
         database.fence_retention = FENCE_RETENTION
         database._id = self.name  # its tables are there: looking for them at each start would take a tenth of all time
-        cleaning._kept[database] = os.getpid()  # it is cleaned below, more often than by the SDK's own timer thread
+        cleaning._kept[database] = {
+            "txcoord_fence": os.getpid()
+        }  # it is cleaned below, more often than by the SDK's own timer thread
         self._reserve = self._actions(client)
         client.serve(self.rows, RowsParticipant(database, self.stumble, self.scene.witness.violations.append))
         self._app = TransactionMiddleware(self._serve, client)

@@ -41,6 +41,7 @@ class Result:
         description: Of its columns, as DB-API has it; None: it returns no rows.
         rows: Those of the application.
         lastrowid: As the driver had it.
+        exact: Whether the database locked nothing for it but these rows.
     """
 
     keys: frozenset[str]
@@ -48,11 +49,17 @@ class Result:
     description: Any = None
     rows: Sequence[Any] = ()
     lastrowid: Any = None
+    exact: bool = True
 
 
 class Capture(Protocol):
     """One family of databases. Cursors are those of SQLAlchemy's dialect: they look synchronous also where the driver is not."""
 
+    begin: str
+    """Begins a local transaction that is going to write."""
+    waits: bool
+    """Whether a statement in the middle of a local transaction may wait for rows that it has not touched yet, as long as earlier
+    ones locked nothing in the database but what they changed (`Result.exact`)."""
     redoes: bool
     """Whether a statement that is rolled back to its savepoint gives its row locks back, so that it may run again."""
 

@@ -43,6 +43,8 @@ _RECORD = (
 class SqliteCapture:
     """See `port.Capture`. One is for one database."""
 
+    begin = "BEGIN IMMEDIATE"
+    waits = False
     redoes = False
 
     def __init__(self) -> None:

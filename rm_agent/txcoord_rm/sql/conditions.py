@@ -73,9 +73,12 @@ def _equality(reader: Reader, term: Sequence[int], target: Target, joined: bool)
     return Equality(names[-1], tuple(rest))
 
 
+_CASTS = frozenset({"INTEGER", "BIGINT", "SMALLINT", "VARCHAR", "TEXT", "UUID"})
+
+
 def _without_cast(rest: list[Token]) -> list[Token]:
-    """PostgreSQL's `$1::INTEGER`, as SQLAlchemy writes it."""
-    if len(rest) > 2 and rest[1].text == "::" and all(t.kind in (Kind.WORD, Kind.NAME) for t in rest[2:]):
+    """PostgreSQL's `$1::INTEGER`, as SQLAlchemy writes it; types that change no value which they take."""
+    if len(rest) == 3 and rest[1].text == "::" and rest[2].kind is Kind.WORD and rest[2].text in _CASTS:
         return rest[:1]
     return rest
 

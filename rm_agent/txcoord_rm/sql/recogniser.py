@@ -6,9 +6,10 @@ part found in the wrong place is its error, not a silent loss. What is not prove
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from txcoord_rm.sql import words
@@ -47,6 +48,7 @@ class Recogniser:
 
 
 _LOCKS = frozenset({"UPDATE", "SHARE", "NO", "KEY"})
+_UNITING = frozenset({"UNION", "INTERSECT", "EXCEPT"})
 _QUERY = words.QUERIES | {"WITH", "("}
 _BEFORE_NAMES = frozenset({",", ".", "AS", "BY", "SET", "TO", "DEFAULT", "USING", "CYCLE"})
 _MODIFIERS = frozenset({"LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "QUICK", "IGNORE"})
@@ -107,11 +109,7 @@ class _Text(Reader):
 
     def _functions(self, but: int = -1) -> frozenset[str]:
         """Names before a bracket, words of the language among them; not the one at `but`."""
-        found = set()
-        for i in range(len(self.tokens) - 1):
-            token = self.tokens[i]
-            if self.tokens[i + 1].text == "(" and token.kind in (Kind.WORD, Kind.NAME) and i != but:
-                found.add(self.name(i).lower())
+        found = self._called(i for i in range(len(self.tokens)) if i != but)
         forbidden = found & words.FUNCTIONS[self.family]
         if forbidden:
             raise self.refuse(f"the effects of {min(forbidden)}() cannot be taken back")
@@ -121,7 +119,11 @@ class _Text(Reader):
             )
         if "set_config" in found and not all(self._sets_own_by_call(i) for i in range(len(self.tokens))):
             raise self.refuse(*words.REASONS["SET"])
-        return frozenset(found)
+        return found
+
+    def _called(self, places: Iterable[int]) -> frozenset[str]:
+        """Names at these places before a bracket."""
+        return frozenset(self.name(i).lower() for i in places if self.at(i + 1) == "(" and self.kind(i) in (Kind.WORD, Kind.NAME))
 
     def _sets_own_by_call(self, i: int) -> bool:
         """Whether what stands here is no call of set_config, or one for a setting of the application's own: `app.tenant`."""
@@ -135,11 +137,32 @@ class _Text(Reader):
         returning = None if returning_at is None else self.span(returning_at + 1, None)
         if returning_at is not None and returning is None:
             raise self.refuse("nothing follows RETURNING")
+        if returning_at is not None and self.at(returning_at + 1) == "WITH" and self.at(returning_at + 2) == "(":
+            raise self.refuse("RETURNING WITH gives the old and new row other names", "call them old and new")
         end = self.tokens[-1 if returning_at is None else returning_at - 1].end
         binds = tuple(token for token in self.tokens if token.kind is Kind.BIND)
         main = Span(self.tokens[at].start, end)
-        stars = () if returning_at is None else tuple(self._stars(returning_at))
-        return Statement(self.sql, verb, main, binds, self._functions(target_at), returning=returning, stars=stars, **parts)
+        if returning_at is not None:
+            parts |= {"stars": tuple(self._stars(returning_at)), "returned": self._returned(returning_at)}
+        return Statement(self.sql, verb, main, binds, self._functions(target_at), returning=returning, **parts)
+
+    def _returned(self, returning_at: int) -> tuple[str, ...]:
+        """Names of the columns that RETURNING makes."""
+        names: list[str] = []
+        begin = returning_at + 1
+        for end in range(begin, len(self.tokens) + 1):
+            if end < len(self.tokens) and (self.sign(end) != "," or self.tokens[end].depth):
+                continue
+            last = self.kind(end - 1) in (Kind.WORD, Kind.NAME) and self.word(end - 1) not in ("NULL", "TRUE", "FALSE")
+            dotted = all(self.sign(i) == "." for i in range(begin + 1, end, 2)) and (end - begin) % 2 == 1
+            if begin + 1 == end and self.sign(begin) == "*":
+                names.append("")
+            elif last and (dotted or (self.at(end - 2) == "AS" and end - begin > 2)):
+                names.append(self.name(end - 1))
+            else:
+                return ()
+            begin = end + 1
+        return tuple(names)
 
     def _stars(self, returning_at: int) -> Iterator[Span]:
         for i in range(returning_at + 1, len(self.tokens)):
@@ -152,11 +175,16 @@ class _Text(Reader):
     def _query(self, at: int) -> Statement:
         if any(self.word(i) == "INTO" for i in range(at, len(self.tokens))):
             raise self.refuse("SELECT INTO writes what it reads", "use INSERT ... SELECT, or read without INTO")
+        united = self.tokens[at].depth or any(
+            self.word(i) in _UNITING and not self.tokens[i].depth for i in range(at, len(self.tokens))
+        )
         for i in range(at, len(self.tokens) - 1):
-            if self.tokens[i].depth:
+            if self.tokens[i].depth and not united:
                 continue
             shared = self.word(i) == "LOCK" and self.word(i + 1) == "IN"
             if shared or (self.word(i) == "FOR" and self.word(i + 1) in _LOCKS):
+                if united:
+                    raise self.refuse("which rows it locks does not stand at its outermost level", "leave the brackets out")
                 return self._made(Verb.LOCKING_READ, at, locking=Span(self.tokens[i].start, self.tokens[-1].end))
         return self._made(Verb.READ, at)
 
@@ -308,7 +336,22 @@ class _Text(Reader):
         clauses = self._clauses(place, _UPDATE_CLAUSES)
         assigned = self._assigned(*clauses["SET"])
         rows = self._rows(clauses, "FROM", target)
+        if "FROM" in clauses:
+            ranges = [range(*clauses[word]) for word in ("FROM", "WHERE") if word in clauses]
+            rows |= {"chosen_by": self._called(chain(*ranges)), "unsteady": self._unsteady(at, chain(*ranges))}
         return self._made(Verb.UPDATE, at, set=self._content(clauses, "SET"), assigned=assigned, either=either, **rows)
+
+    def _unsteady(self, at: int, places: Iterable[int]) -> str:
+        """A word by which a query may choose other rows when it is evaluated again."""
+        for i in places:
+            if self.keyword(i) in ("LIMIT", "FETCH", "TABLESAMPLE"):
+                return self.word(i)
+            if self.word(i) == "FOR" and i + 1 < len(self.tokens) and self.word(i + 1) in _LOCKS:
+                return f"FOR {self.word(i + 1)}"
+        for i in range(at):  # a query of WITH that is used twice is else evaluated once
+            if self.word(i) == "MATERIALIZED" and self.at(i - 1) == "NOT":
+                return "NOT MATERIALIZED"
+        return ""
 
     def _delete(self, at: int, place: int, either: str) -> Statement:
         if self.at(place) != "FROM":

@@ -105,8 +105,12 @@ class Statement:
         assigned: Columns that SET assigns to, also in ON CONFLICT and ON DUPLICATE KEY.
         others: Further tables: what follows FROM of an UPDATE or USING of a DELETE.
         where: What follows WHERE.
+        chosen_by: Functions that FROM and WHERE of an UPDATE with further tables call: which rows it changes hangs on them.
+        unsteady: What in them may choose other rows each time they are evaluated, but for functions; empty: nothing.
         tail: ORDER BY and LIMIT, from their first word on.
         returning: What follows RETURNING.
+        returned: Names of the columns that RETURNING makes, where each of its items has one of its own or is a star (empty); else
+            none.
         stars: Items of RETURNING that are a star alone.
         equalities: What WHERE says of single columns, if it is a conjunction; for lock keys only: there may be more conditions.
         columns: Of an INSERT, as far as they are written.
@@ -129,8 +133,11 @@ class Statement:
     assigned: tuple[str, ...] = ()
     others: Span | None = None
     where: Span | None = None
+    chosen_by: frozenset[str] = frozenset()
+    unsteady: str = ""
     tail: Span | None = None
     returning: Span | None = None
+    returned: tuple[str, ...] = ()
     stars: tuple[Span, ...] = ()
     equalities: tuple[Equality, ...] = ()
     columns: tuple[str, ...] = ()
@@ -139,3 +146,6 @@ class Statement:
     locking: Span | None = None
     savepoint: str = ""
     either: str = ""
+
+    def __hash__(self) -> int:
+        return hash(self.sql)

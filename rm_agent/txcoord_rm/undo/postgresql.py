@@ -105,7 +105,9 @@ class PostgresqlUndo:
 
     def current(self, table: Table, change: Change, image: Image) -> Image | None:
         """See `FamilyUndo.current`."""
-        where = " AND ".join(f"t.{_name(c)} = CAST(:k{n} AS {table.column(c).type})" for n, c in enumerate(table.primary_key))
+        where = " AND ".join(
+            f"t.{_name(c)} = CAST(CAST(:k{n} AS text) AS {table.column(c).type})" for n, c in enumerate(table.primary_key)
+        )
         keys = {f"k{n}": change.value(c, image) for n, c in enumerate(table.primary_key)}
         query = f"SELECT {_record(change.columns)} FROM {_name(table.schema)}.{_name(table.name)} AS t WHERE {where}"
         record = self._connection.execute(text(query), keys).scalar_one_or_none()

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Insert, Update, bindparam, select, update
 from txcoord_proto.errors import TxcoordError
 
 from txcoord_sdk.dialects import Dialect, dialect_of
-from txcoord_sdk.local_transaction import limit, start_limit
+from txcoord_sdk.local_transaction import OWN, limit, start_limit
 from txcoord_sdk.participant import ParkError
 from txcoord_sdk.schema import fence
 
@@ -140,7 +140,7 @@ def remembered(connection: Connection, xid: str, branch_id: int) -> str | None:
 _IS_ROW = fence.c.xid == bindparam("of_xid"), fence.c.branch_id == bindparam("of_branch")
 _REMEMBER = update(fence).where(*_IS_ROW)
 _REMEMBERED = select(fence.c.result).where(*_IS_ROW)
-_STATE = select(fence.c.state).where(*_IS_ROW).with_for_update()
+_STATE = select(fence.c.state).where(*_IS_ROW).with_for_update().execution_options(**OWN)
 
 
 class _Writes(NamedTuple):
@@ -159,10 +159,10 @@ def _writes(dialect: Dialect) -> _Writes:
     given = {name: bindparam(name, type_=fence.c[name].type) for name in ("xid", "branch_id", "resource", "state")}
     values = {**given, "created_at": dialect.now, "changed_at": dialect.now}
     # SQLAlchemy forgets how many rows an INSERT made unless it is told not to.
-    insert = dialect.insert_if_absent(fence).values(values).execution_options(preserve_rowcount=True)
+    insert = dialect.insert_if_absent(fence).values(values).execution_options(preserve_rowcount=True, **OWN)
     limiting = dialect.insert_within_limits(fence, values)
     if limiting is not None:
-        limiting = limiting.execution_options(preserve_rowcount=True)
+        limiting = limiting.execution_options(preserve_rowcount=True, **OWN)
     change = update(fence).where(*_IS_ROW, fence.c.state == FenceState.TRIED.value).values(changed_at=dialect.now)
     return _Writes(insert, limiting, change)
 

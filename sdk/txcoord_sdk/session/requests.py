@@ -37,6 +37,7 @@ class Registration:
         lock_keys: Global locks that it needs.
         arguments: Handed back with the second phase.
         lock_wait: Seconds that it may wait for its locks.
+        branch_id: Taken for it before; 0: it takes one itself.
         done: Whether its phase one is done with the registration.
         hear_deadline: Told the transaction's deadline by `time.monotonic` before the answer, in the session's thread; None: it is
             known here. It has none if it is not told.
@@ -47,6 +48,7 @@ class Registration:
     lock_keys: tuple[str, ...] = ()
     arguments: bytes = b""
     lock_wait: float = 0.0
+    branch_id: int = 0
     done: bool = False
     hear_deadline: Callable[[float], None] | None = None
 

@@ -121,6 +121,15 @@ class Session:
         request.begin.CopyFrom(_begin_message(beginning, self._branch_ids.take()))
         self._ask(request, sink, None, beginning)
 
+    def branch_id(self, beginning: Beginning, sink: Sink) -> None:
+        """Get an id for a branch that is registered later, and the XID; the sink hears the id."""
+        if not beginning.xid:
+            self.begin(beginning, lambda _, error: sink(None, error) if error is not None else self.branch_id(beginning, sink))
+        elif self._branch_ids.available:
+            sink(self._branch_ids.take(), None)
+        else:
+            self._need_branch_id(lambda: sink(self._branch_ids.take(), None), sink, None)
+
     def register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
         """Register a branch, beginning the transaction with it if it has no XID yet; the sink hears the branch id."""
         if beginning.waiting is not None:
@@ -129,13 +138,13 @@ class Session:
         begins = None if beginning.xid else beginning
         if begins is not None:
             begins.waiting = []
-        if self._branch_ids.available:
+        if registration.branch_id or self._branch_ids.available:
             self._register(beginning, registration, sink)
         else:
             self._need_branch_id(lambda: self._register(beginning, registration, sink), sink, begins)
 
     def _register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
-        branch_id = self._branch_ids.take()
+        branch_id = registration.branch_id or self._branch_ids.take()
         begins = None if beginning.xid else beginning
         message = pb.RegisterRequest(
             xid=beginning.xid,

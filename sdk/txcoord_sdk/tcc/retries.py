@@ -20,15 +20,21 @@ _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 
 
-def again_after_transient_errors(database: Database, steps: Callable[[], Steps[T]]) -> Steps[T]:
-    """Do the steps, which are one local transaction, until they succeed or fail for a reason of their own."""
+def again_after_transient_errors(database: Database, steps: Callable[[], Steps[T]], seconds: float = _SECONDS) -> Steps[T]:
+    """Do the steps, which are one local transaction, until they succeed or fail for a reason of their own.
+
+    Args:
+        database: Where they run.
+        steps: Begins them anew.
+        seconds: After these, a failure is the last.
+    """
     started, pause = time.monotonic(), _FIRST_PAUSE
     for _ in range(_ATTEMPTS - 1):
         try:
             return (yield from steps())
         except DBAPIError as error:
             transient = error.orig is not None and database.dialect.transient(error.orig)
-            if not transient or time.monotonic() - started >= _SECONDS:
+            if not transient or time.monotonic() - started >= seconds:
                 raise
         yield Pause(random.random() * pause)  # noqa: S311 - jitter
         pause = min(_LONGEST_PAUSE, pause * 2)

@@ -37,6 +37,9 @@ class Requests(Protocol):
     def begin(self, beginning: Beginning, sink: Sink) -> None:
         """Get an XID."""
 
+    def branch_id(self, beginning: Beginning, sink: Sink) -> None:
+        """Get an id for a branch that is registered later, and the XID."""
+
     def register(self, beginning: Beginning, registration: Registration, sink: Sink) -> None:
         """Register a branch."""
 
@@ -223,6 +226,12 @@ class GlobalTransaction:
     def _xid_steps(self) -> Steps[str]:
         yield from self._asked(lambda sink: self._requests.begin(self._beginning, sink))
         return self._beginning.xid
+
+    def branch_id_steps(self) -> Steps[int]:
+        """An id for a branch that is registered later; from then on it has an XID."""
+        self.check_deadline()
+        branch_id: int = yield from self._asked(lambda sink: self._requests.branch_id(self._beginning, sink))
+        return branch_id
 
     def register_steps(self, registration: Registration) -> Steps[int]:
         """Steps of `register`.

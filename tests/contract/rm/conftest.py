@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.schema import CreateTable
+from txcoord_rm.undo.schema import undo_log
 
 from tests.servers.fixtures import FreshUrl
 
 Connection = psycopg.Connection[tuple[object, ...]]
+UNDO_LOG = str(CreateTable(undo_log).compile(dialect=create_engine("postgresql+psycopg://").dialect))
 
 
 @pytest.fixture(params=["postgres", "postgres18"])
@@ -28,3 +31,11 @@ def connection(keywords: str) -> Iterator[Connection]:
     with psycopg.connect(keywords) as connection:
         yield connection
         connection.rollback()
+
+
+@pytest.fixture
+def acct(connection: Connection) -> None:
+    """An undo log, and a table of accounts, not yet committed."""
+    connection.execute(UNDO_LOG)
+    connection.execute("CREATE TABLE acct (id int PRIMARY KEY, bal numeric NOT NULL, email text UNIQUE, note text)")
+    connection.execute("INSERT INTO acct VALUES (1, 100, 'a@x', 'one'), (2, 200, 'b@x', NULL), (3, 300, NULL, 'three')")

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.exc import IntegrityError
-from txcoord_rm.capture.postgresql import capture
+from txcoord_rm.capture.port import Entry
+from txcoord_rm.capture.postgresql import PostgresqlCapture
 from txcoord_rm.catalogue.postgresql import query, table
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.flavour import Binds, Family, Flavour
@@ -42,17 +43,11 @@ class Database:
         """Run captured statements in a local transaction of their own."""
         self.branch_id += 1
         with self.engine.begin() as connection:
-            version = connection.exec_driver_sql("SELECT current_setting('server_version_num')::int").scalar_one()
-            seq = 1
+            cursor, capture = connection.connection.cursor(), PostgresqlCapture(Binds.PERCENT)
             for sql in statements:
                 statement = RECOGNISER.recognise(sql)
-                assert statement.target is not None
-                target = facts(connection, statement.target.name.of(sql))
-                assert target is not None
-                captured = capture(statement, target, version, Binds.NONE)
-                own = {"xid": "x", "branch_id": self.branch_id, "seq": seq}
-                ran = connection.exec_driver_sql(captured.spliced.sql, captured.spliced.bind(None, own))
-                seq += next((row[0] for row in ran), 0)
+                known = capture.table(cursor, statement)
+                capture.run(cursor, statement, known, None, Entry("x", self.branch_id))
         return self.branch_id
 
     def undo(self, *branch_ids: int) -> list[Difference]:
@@ -380,5 +375,5 @@ def _branch(database: Database, chance: random.Random) -> int:
     ]
     try:
         return database.branch(*chance.choices(statements, k=3))
-    except IntegrityError:
+    except psycopg.IntegrityError:
         return 0

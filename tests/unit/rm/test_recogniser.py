@@ -37,6 +37,7 @@ def part(statement: Statement, name: str) -> str | None:
         (BARE, "SELECT 7 % 2", Verb.READ),
         (PSYCOPG, "SELECT * FROM t FOR NO KEY UPDATE OF t SKIP LOCKED", Verb.LOCKING_READ),
         (PSYCOPG, "SELECT * FROM t WHERE a IN (SELECT a FROM u FOR UPDATE)", Verb.READ),
+        (PSYCOPG, "SELECT 1 UNION SELECT a FROM t", Verb.READ),
         (PSYCOPG, "EXPLAIN UPDATE t SET a = 1", Verb.READ),
         (PSYCOPG, "SET LOCAL lock_timeout = '2s'", Verb.READ),
         (PSYCOPG, "SET app.tenant = '7'", Verb.READ),
@@ -77,6 +78,10 @@ def test_what_it_does(recogniser: Recogniser, sql: str, verb: Verb) -> None:
         (PSYCOPG, "TRUNCATE t", "without undo records"),
         (PSYCOPG, "COPY t FROM STDIN", "without undo records"),
         (PSYCOPG, "CALL p()", "not written in it"),
+        (PSYCOPG, "(SELECT * FROM t FOR UPDATE)", "leave the brackets out"),
+        (PSYCOPG, "WITH x AS (SELECT 1) (SELECT * FROM t FOR UPDATE)", "leave the brackets out"),
+        (PSYCOPG, "SELECT 1 UNION (SELECT a FROM t FOR SHARE)", "leave the brackets out"),
+        (PSYCOPG, "DELETE FROM t RETURNING WITH (OLD AS o) o.a", "call them old and new"),
         (PSYCOPG, "DO $$ BEGIN DELETE FROM t; END $$", "not written in it"),
         (PSYCOPG, "EXECUTE p", "not written in it"),
         (PSYCOPG, "NOTIFY c", "cannot be taken back"),
@@ -270,3 +275,42 @@ def test_long_statements_are_shown_short() -> None:
     with pytest.raises(UnsupportedSqlError) as refused:
         PSYCOPG.recognise("TRUNCATE " + "x, " * 1000 + "y")
     assert len(refused.value.details["statement"]) == 200
+
+
+@pytest.mark.parametrize(
+    ("returning", "names"),
+    [
+        ("id, t.bal, a + 1 AS next", ("id", "bal", "next")),
+        ('"Id", old.bal, count(*) AS "n, m"', ("Id", "bal", "n, m")),
+        ("*, a", ("", "a")),
+        ("t.*", ()),
+        ("a + 1", ()),
+        ("a b", ()),
+        ("NULL", ()),
+        ("lower(a)", ()),
+        ("a::text", ()),
+        ("CASE WHEN a THEN b END", ()),
+    ],
+)
+def test_names_of_what_is_returned(returning: str, names: tuple[str, ...]) -> None:
+    for statement in ("UPDATE t SET a = 1", "DELETE FROM t", "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING"):
+        assert PSYCOPG.recognise(f"{statement} RETURNING {returning}").returned == names
+
+
+@pytest.mark.parametrize(
+    ("sql", "chosen_by", "unsteady"),
+    [
+        ("UPDATE t SET a = f(1) WHERE g(a)", set(), ""),
+        ("UPDATE t SET a = f(1) FROM h(2) AS h WHERE g(a)", {"h", "g"}, ""),
+        ("UPDATE t SET a = 1 FROM (SELECT a FROM u LIMIT 1) AS u", set(), "LIMIT"),
+        ("UPDATE t SET a = 1 FROM (SELECT a FROM u FETCH FIRST ROW ONLY) AS u", set(), "FETCH"),
+        ("UPDATE t SET a = 1 FROM (SELECT a AS limit FROM u) AS u", set(), ""),
+        ("UPDATE t SET a = 1 FROM u TABLESAMPLE bernoulli (10)", {"bernoulli"}, "TABLESAMPLE"),
+        ("UPDATE t SET a = 1 FROM u WHERE t.a IN (SELECT a FROM v FOR SHARE)", set(), "FOR SHARE"),
+        ("WITH q AS (SELECT a FROM u LIMIT 1) UPDATE t SET a = 1 FROM q", set(), ""),
+        ("WITH q AS NOT MATERIALIZED (SELECT a FROM u LIMIT 1) UPDATE t SET a = 1 FROM q", set(), "NOT MATERIALIZED"),
+    ],
+)
+def test_what_an_update_with_further_tables_chooses_by(sql: str, chosen_by: set[str], unsteady: str) -> None:
+    statement = PSYCOPG.recognise(sql)
+    assert (statement.chosen_by - {"in"}, statement.unsteady) == (chosen_by, unsteady)

@@ -1,0 +1,1 @@
+"""AT mode: an engine's statements inside global transactions, and their second phases."""

@@ -1,0 +1,144 @@
+"""The cursor that SQLAlchemy gets inside a global transaction: what changes rows is run in another form, and looks as before."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from txcoord_rm.capture.port import Result
+from txcoord_rm.sql.statement import Verb
+
+if TYPE_CHECKING:
+    from txcoord_rm.at.branch import LocalBranch
+    from txcoord_rm.at.resource import Resource
+
+_CAPTURED = frozenset({Verb.INSERT, Verb.REPLACE, Verb.UPDATE, Verb.DELETE, Verb.LOCKING_READ})
+
+
+class Local(Protocol):
+    """The local transaction in which a statement runs."""
+
+    def known(self) -> LocalBranch | None:
+        """The branch that it is part of already."""
+
+    def read(self) -> None:
+        """A statement is about to run that needs no capture."""
+
+    def run(self, cursor: Any, work: Callable[[LocalBranch], Result]) -> Result:
+        """Give the branch that it is part of from now on to `work`.
+
+        Raises:
+            TransactionEndedError: It belongs to another global transaction, or to one that has ended.
+            ConfigurationError: It has written before the global transaction began.
+        """
+
+
+class Cursor:
+    """The driver's cursor, or the result of a captured statement in its place.
+
+    Args:
+        cursor: The driver's, as SQLAlchemy's dialect has it.
+        resource: The engine.
+        local: The connection's local transaction.
+        plain: Makes another cursor of the driver, for what a cursor on the server's side cannot run; None: not needed.
+    """
+
+    def __init__(
+        self,
+        cursor: Any,
+        resource: Resource,
+        local: Local,
+        plain: Callable[[], Any] | None = None,
+    ) -> None:
+        self._cursor = cursor
+        self._resource = resource
+        self._local = local
+        self._plain = plain
+        self._result: Result | None = None
+        self._rows: deque[Any] = deque()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchone, None)
+
+    def execute(self, sql: str, parameters: Any = None) -> Any:
+        """See DB-API.
+
+        Raises:
+            UnsupportedSqlError: It could not be undone for certain, and has not run.
+            LockConflictError: Another global transaction holds a row.
+        """
+        self._result = None
+        statement = self._resource.recognise(sql, parameters)
+        if statement.verb in _CAPTURED:
+            cursor = self._capturing()
+            return self._take(self._local.run(cursor, lambda branch: branch.execute(cursor, statement, parameters)))
+        self._local.read()
+        return self._cursor.execute(sql) if parameters is None else self._cursor.execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Sequence[Any]) -> Any:
+        """See DB-API. Raises like `execute`."""
+        self._result = None
+        statement = self._resource.recognise(sql, ())
+        if statement.verb not in _CAPTURED:
+            return self._cursor.executemany(sql, rows)
+        cursor = self._capturing()
+        return self._take(self._local.run(cursor, lambda branch: branch.execute_many(cursor, statement, list(rows))))
+
+    def _capturing(self) -> Any:
+        return self._cursor if self._plain is None else self._plain()
+
+    def _take(self, result: Result) -> Cursor:
+        self._result = result
+        self._rows = deque(result.rows)
+        return self
+
+    # ------------------------------------------------------------ results
+
+    @property
+    def description(self) -> Any:
+        """See DB-API."""
+        return self._cursor.description if self._result is None else self._result.description
+
+    @property
+    def rowcount(self) -> int:
+        """See DB-API."""
+        return self._cursor.rowcount if self._result is None else self._result.rowcount
+
+    @property
+    def lastrowid(self) -> Any:
+        """See DB-API."""
+        return self._cursor.lastrowid if self._result is None else self._result.lastrowid
+
+    @property
+    def arraysize(self) -> int:
+        """See DB-API."""
+        return self._cursor.arraysize  # type: ignore[no-any-return]
+
+    @arraysize.setter
+    def arraysize(self, size: int) -> None:
+        self._cursor.arraysize = size
+
+    def fetchone(self) -> Any:
+        """See DB-API."""
+        if self._result is None:
+            return self._cursor.fetchone()
+        return self._rows.popleft() if self._rows else None
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        """See DB-API."""
+        if self._result is None:
+            return self._cursor.fetchmany() if size is None else self._cursor.fetchmany(size)
+        count = min(len(self._rows), self.arraysize if size is None else size)
+        return [self._rows.popleft() for _ in range(count)]
+
+    def fetchall(self) -> Any:
+        """See DB-API."""
+        if self._result is None:
+            return self._cursor.fetchall()
+        rows = list(self._rows)
+        self._rows.clear()
+        return rows

@@ -1,0 +1,49 @@
+"""The one line with which an engine takes part in global transactions."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from txcoord_proto.errors import ConfigurationError
+from txcoord_sdk.client import Client, default_client
+
+from txcoord_rm.at.hook import hook, resource_of_engine
+from txcoord_rm.at.participant import serve_second_phases
+from txcoord_rm.at.resource import Resource
+from txcoord_rm.capture.families import capture_for, flavour_of
+from txcoord_rm.undo.log import metadata
+
+LOCK_WAIT = 10.0
+
+
+def enroll(engine: Engine | AsyncEngine, client: Client | None = None, *, name: str = "", lock_wait: float = LOCK_WAIT) -> None:
+    """Have an engine's statements inside global transactions captured, so that a global rollback puts every row back.
+
+    Outside global transactions nothing changes. Calling it again for the same engine and client does nothing.
+
+    Args:
+        engine: SQLAlchemy Engine or AsyncEngine; all that use it take part.
+        client: Of this service; None: the one that `connect` made last.
+        name: Of the database, where the client is bound to several; see `Client.bind`.
+        lock_wait: Seconds that a statement waits for a row which another global transaction holds.
+
+    Raises:
+        ConfigurationError: The engine does not fit, or belongs to another client.
+    """
+    client = client or default_client()
+    sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    if (known := resource_of_engine(sync_engine)) is not None:
+        if known.client is not client:
+            raise ConfigurationError(
+                f"{sync_engine.url!r} is enrolled with another client already: one engine belongs to one client; make a second "
+                "engine for the second client"
+            )
+        return
+    if (database := client.databases.of(sync_engine)) is None:
+        client.bind(engine, name=name)
+        database = client.databases.get(name)
+    database.add_tables(metadata)
+    flavour = flavour_of(sync_engine.dialect)
+    resource = Resource(client, database, flavour, capture_for(flavour), lock_wait)
+    hook(sync_engine, resource)
+    client.when_started(lambda started: serve_second_phases(started, database))

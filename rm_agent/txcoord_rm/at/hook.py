@@ -1,0 +1,158 @@
+"""Where an engine's statements are met: its dialect is given a subclass of its own class, and of its execution context's.
+
+Outside a global transaction every statement gets the driver's own cursor, and what was written is remembered until the local
+transaction ends, in case a global one begins in the middle of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine
+from txcoord_proto.errors import ConfigurationError, TransactionEndedError
+from txcoord_sdk.context import current
+from txcoord_sdk.local_transaction import WatchedDialect, commits_by_itself, enlist, open_state
+from txcoord_sdk.tcc.branch import current_branch
+from txcoord_sdk.transaction.transaction import GlobalTransaction
+
+from txcoord_rm.at.alone import LoneBranch
+from txcoord_rm.at.branch import LocalBranch
+from txcoord_rm.at.cursor import Cursor
+from txcoord_rm.capture.port import Result
+
+if TYPE_CHECKING:
+    from txcoord_rm.at.resource import Resource
+
+_SELECT = frozenset({"SELECT", "select"})
+_SHOWN = 200
+
+
+def hook(engine: Engine, resource: Resource) -> None:
+    """Have statements of `engine` inside global transactions captured."""
+    dialect: Any = engine.dialect
+    kind = type(dialect)
+    assert issubclass(kind, WatchedDialect), "a bound engine is watched"
+    dialect._txcoord_resource = resource
+    dialect._txcoord_seen = {}
+    own: dict[str, Any] = {"supports_statement_cache": kind.supports_statement_cache}
+    context = dialect.execution_ctx_cls
+    own["execution_ctx_cls"] = type(f"Enrolled{context.__name__}", (EnrolledContext, context), {})
+    dialect.__class__ = type(f"Enrolled{kind.__name__}", (EnrolledDialect, kind), own)
+
+
+def resource_of_engine(engine: Engine) -> Resource | None:
+    """What `hook` was given for the engine; None: it was not hooked."""
+    return getattr(engine.dialect, "_txcoord_resource", None)
+
+
+class EnrolledContext:
+    """Mixed in before the dialect's own execution context."""
+
+    def create_cursor(self: Any) -> Any:
+        """The driver's cursor; inside a global transaction one that captures."""
+        cursor = super().create_cursor()  # type: ignore[misc]
+        dialect = self.dialect
+        transaction = current()
+        if transaction is None and not dialect._txcoord_open:
+            dialect._txcoord_see(self)
+            return cursor
+        if self.execution_options.get("txcoord_own") or current_branch() is not None:
+            return cursor
+        local = _Local(self, transaction)
+        if transaction is None and local.known() is None:
+            dialect._txcoord_see(self)
+            return cursor
+        return Cursor(cursor, dialect._txcoord_resource, local, self.create_default_cursor if self._is_server_side else None)
+
+
+class _Local:
+    """The local transaction in which a statement runs; see `cursor.Local`."""
+
+    __slots__ = ("_connection", "_dialect", "_transaction")
+
+    def __init__(self, context: Any, transaction: GlobalTransaction | None) -> None:
+        self._connection: Connection = context.root_connection
+        self._dialect = context.dialect
+        self._transaction = transaction
+
+    def known(self) -> LocalBranch | None:
+        """See `Local.known`."""
+        state = open_state(self._connection)
+        return None if state is None else next((e for e in state.enlistments if type(e) is LocalBranch), None)
+
+    def read(self) -> None:
+        """See `Local.read`."""
+        if (known := self.known()) is not None:
+            known.read()
+        else:
+            self._dialect._txcoord_seen.setdefault(id(self._connection.connection.dbapi_connection), "")
+
+    def run(self, cursor: Any, work: Callable[[LocalBranch], Result]) -> Result:
+        """See `Local.run`."""
+        if commits_by_itself(self._connection):
+            assert self._transaction is not None, "without one there is no captured cursor"
+            return LoneBranch(self._dialect._txcoord_resource, self._transaction, self._connection).run(cursor, work)
+        return work(self._branch())
+
+    def _branch(self) -> LocalBranch:
+        found, transaction = self.known(), self._transaction
+        if found is not None:
+            if transaction is not None and transaction is not found.transaction:
+                raise TransactionEndedError(
+                    f"this local transaction belongs to {found.transaction!r}, not to {transaction!r}: commit it first, or use "
+                    "another connection or session"
+                )
+            return found
+        assert transaction is not None, "without one there is no captured cursor"
+        seen: str | None = self._dialect._txcoord_seen.get(id(self._connection.connection.dbapi_connection))
+        if seen:
+            raise ConfigurationError(
+                f"this local transaction has written before the global one began ({seen[:_SHOWN]!r}), which a global rollback "
+                "would not undo: commit it first, or begin the global transaction before it"
+            )
+        branch = LocalBranch(self._dialect._txcoord_resource, transaction, self._connection, fresh=seen is None)
+        enlist(self._connection, branch)
+        return branch
+
+
+class EnrolledDialect(WatchedDialect):
+    """Mixed in before a watched dialect."""
+
+    _txcoord_resource: Resource
+    _txcoord_seen: dict[int, str]
+    """By connection: the first statement of the open local transaction that wrote outside a global one; empty: it only read."""
+
+    def _txcoord_see(self, context: Any) -> None:
+        """Remember a statement that runs outside a global transaction."""
+        seen, raw = self._txcoord_seen, id(context._dbapi_connection.dbapi_connection)
+        statement = getattr(context, "unicode_statement", "SELECT")
+        if statement[:6] in _SELECT or self._txcoord_resource.reads(statement):
+            seen.setdefault(raw, "")
+        else:
+            seen[raw] = seen.get(raw) or statement
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        """See `WatchedDialect.do_commit`."""
+        self._txcoord_seen.pop(id(dbapi_connection.dbapi_connection), None)
+        super().do_commit(dbapi_connection)
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        """See `WatchedDialect.do_rollback`."""
+        self._txcoord_seen.pop(id(dbapi_connection.dbapi_connection), None)
+        super().do_rollback(dbapi_connection)
+
+    def _txcoord_closed(self, raw: object) -> None:
+        self._txcoord_seen.pop(id(raw), None)
+        super()._txcoord_closed(raw)
+
+    def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """A statement with several rows of parameters: dialects that batch by themselves look behind our cursor."""
+        if isinstance(cursor, Cursor):
+            self._txcoord_execute(_executemany, cursor, statement, parameters, context)
+        else:
+            super().do_executemany(cursor, statement, parameters, context)
+
+
+def _executemany(cursor: Cursor, statement: str, parameters: Any, context: Any = None) -> None:
+    cursor.executemany(statement, parameters)

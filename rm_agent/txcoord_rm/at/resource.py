@@ -1,0 +1,81 @@
+"""An enrolled engine: what its local transactions need to take part in global ones."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy.util import await_only
+from txcoord_proto.errors import UnsupportedSqlError
+from txcoord_sdk.client import Client
+from txcoord_sdk.database import Database
+from txcoord_sdk.transaction.effects import Steps, adrive, drive
+
+from txcoord_rm.at.participant import resource_of
+from txcoord_rm.capture.port import Capture
+from txcoord_rm.sql.flavour import Binds, Flavour
+from txcoord_rm.sql.recogniser import Recogniser
+from txcoord_rm.sql.statement import Statement, Verb
+
+T = TypeVar("T")
+
+LOCK_KEYS = 1_000
+"""Lock keys of one registration; more go in several."""
+
+
+class Resource:
+    """See the module.
+
+    Args:
+        client: Through which it talks to the coordinator.
+        database: The engine's database.
+        flavour: How its statements are read.
+        capture: How their changes are captured.
+        lock_wait: Seconds that a statement waits for a row which another global transaction holds.
+    """
+
+    def __init__(self, client: Client, database: Database, flavour: Flavour, capture: Capture, lock_wait: float) -> None:
+        self.client = client
+        self.database = database
+        self.capture = capture
+        self.lock_wait = lock_wait
+        self._recogniser = Recogniser(flavour)
+        without = Flavour(flavour.family, Binds.NONE, flavour.backslashes, flavour.ansi_quotes)
+        self._without_parameters = Recogniser(without) if flavour.binds is Binds.PERCENT else self._recogniser
+        self._name = ""
+
+    def recognise(self, sql: str, parameters: Any) -> Statement:
+        """What a statement does.
+
+        Raises:
+            UnsupportedSqlError: It could not be undone for certain.
+        """
+        return (self._recogniser if parameters is not None else self._without_parameters).recognise(sql)
+
+    def reads(self, sql: str) -> bool:
+        """Whether a statement outside a global transaction only reads."""
+        try:
+            return self._recogniser.recognise(sql).verb in (Verb.READ, Verb.SAVEPOINT, Verb.RELEASE, Verb.ROLLBACK_TO)
+        except UnsupportedSqlError:
+            return False
+
+    @property
+    def name(self) -> str:
+        """What it is called at the coordinator; empty until `ready`."""
+        return self._name
+
+    def ready(self) -> Resource:
+        """See to it that the database has its identity and our tables; asks it the first time.
+
+        Raises:
+            ConfigurationError: They are missing and cannot be created by this user.
+            UnavailableError: The database cannot be reached.
+        """
+        if not self._name:
+            database = self.database
+            identity = database.id or (await_only(database.aprepare()) if database.is_async else database.prepare())
+            self._name = resource_of(identity)
+        return self
+
+    def wait(self, steps: Steps[T]) -> T:
+        """Do what waits for the coordinator, inside a statement or a commit of the engine."""
+        return await_only(adrive(steps)) if self.database.is_async else drive(steps)

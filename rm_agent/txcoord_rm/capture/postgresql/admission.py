@@ -1,0 +1,98 @@
+"""Why a statement cannot be captured, or its changes not be undone: from what the catalogue says of its table."""
+
+from __future__ import annotations
+
+import re
+
+from txcoord_rm.catalogue.table import Column, Event, Table
+from txcoord_rm.sql.statement import Statement, Verb
+from txcoord_rm.sql.unsupported import refuse
+
+OLD_OR_NEW = re.compile(r"\b(?:old|new)\b", re.IGNORECASE)
+_OLD_AND_NEW = 180_000
+"""`server_version_num` of the first version whose RETURNING shows both."""
+_OURS = frozenset({"txcoord_undo_log", "txcoord_fence"})
+_UNSTABLE = frozenset({"money"})
+
+
+def shows_old(version: int) -> bool:
+    """Whether RETURNING shows the row as it was, so that nothing has to be evaluated twice."""
+    return version >= _OLD_AND_NEW
+
+
+def may_change(statement: Statement, table: Table) -> frozenset[str]:
+    """Columns of rows that an UPDATE may change: what it sets and what follows from it, or what a trigger makes of the row."""
+    if table.fires(Event.UPDATE, after=False):
+        return frozenset(column.name for column in table.columns)
+    return table.follows(statement.assigned)
+
+
+def check(statement: Statement, table: Table, version: int) -> None:
+    """Refuse a statement whose changes of `table` cannot be captured, or not be undone, for certain.
+
+    Args:
+        statement: An INSERT, UPDATE or DELETE.
+        table: Its target.
+        version: `server_version_num`.
+
+    Raises:
+        UnsupportedSqlError: It is one.
+    """
+    name = f"{table.schema}.{table.name}"
+    if table.obstacle or table.name in _OURS:
+        reason = table.obstacle or "it is txcoord's own"
+        raise refuse(statement.sql, f"{name} cannot be captured: {reason}", "do the work in a TCC branch")
+    if unknown := set(statement.assigned) - {column.name for column in table.columns}:
+        raise refuse(statement.sql, f"{name} has no column {min(unknown)}", "write names as the catalogue has them")
+    for column in table.columns:
+        _check_column(statement, name, column)
+    now, then = _events(statement, table)
+    effects = [table.carried_on(event, table.follows(statement.assigned)) for event in now]
+    effects += [table.triggered(event) for event in (*now, *then)]
+    if effect := next(filter(None, effects), ""):
+        raise refuse(statement.sql, f"{effect}, without undo records", "change those rows by statements of their own")
+    _check_version(statement, version)
+
+
+def _check_column(statement: Statement, name: str, column: Column) -> None:
+    if column.base in _UNSTABLE or column.base.startswith("reg"):
+        raise refuse(statement.sql, f"how {name}.{column.name} of type {column.type} is written depends on settings")
+    if column.identity and column.name in statement.assigned:
+        raise refuse(statement.sql, f"{name}.{column.name} is numbered by the database and cannot be set back")
+    if column.writer and (statement.verb is Verb.INSERT or column.name in statement.assigned):
+        raise refuse(
+            statement.sql,
+            f"the default of {name}.{column.name} calls {column.writer}(), which may write rows",
+            "declare the function STABLE if it only reads",
+        )
+
+
+def _check_version(statement: Statement, version: int) -> None:
+    returning = statement.returning
+    if returning is not None and all(map(OLD_OR_NEW.search, (returning.of(statement.sql), statement.sql[: returning.start]))):
+        raise refuse(statement.sql, "old and new may be names of its own", "name its tables and columns otherwise")
+    if version < _OLD_AND_NEW and statement.others is not None and statement.verb is Verb.UPDATE and statement.stars:
+        raise refuse(
+            statement.sql, "RETURNING * of an UPDATE ... FROM cannot be told apart before version 18", "name its columns"
+        )
+    if statement.unsteady and version < _OLD_AND_NEW:
+        raise refuse(
+            statement.sql,
+            f"{statement.unsteady} may choose other rows each time, and before version 18 FROM and WHERE are evaluated twice",
+            "put it into a query of WITH",
+        )
+    if statement.verb is Verb.INSERT and statement.assigned and version < _OLD_AND_NEW:
+        raise refuse(
+            statement.sql,
+            "before version 18 PostgreSQL does not tell which rows ON CONFLICT DO UPDATE has changed",
+            "update first, and insert where that changed nothing",
+        )
+
+
+def _events(statement: Statement, table: Table) -> tuple[list[Event], list[Event]]:
+    """What happens to rows now, and what happens to them in an undo."""
+    now = {Event(statement.verb.value)} | ({Event.UPDATE} if statement.assigned else set())
+    if statement.assigned and table.partitioned:
+        now = set(Event)  # a row that moves to another partition goes here and comes there
+    undone = {Event.INSERT: Event.DELETE, Event.DELETE: Event.INSERT, Event.UPDATE: Event.UPDATE}
+    return [event for event in Event if event in now], [undone[event] for event in now]

@@ -1,0 +1,235 @@
+"""What the hook asks for, answered by PostgreSQL: facts of tables, rewritten statements, and what came of them.
+
+Nothing here costs a round trip once it is warm. What was learnt and is remembered is checked by the captured statement itself: if
+a name means another table than it did, or the session's settings would falsify images, the statement has to be undone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from txcoord_proto.errors import ConfigurationError, LockConflictError, UnsupportedSqlError
+
+from txcoord_rm.capture.port import Entry, Result
+from txcoord_rm.capture.postgresql.admission import may_change, shows_old
+from txcoord_rm.capture.postgresql.cursors import execute_many
+from txcoord_rm.capture.postgresql.foreseen import foreseen
+from txcoord_rm.capture.postgresql.functions import Functions
+from txcoord_rm.capture.postgresql.rewrite import MOVED, TABLE, Captured, Server, capture
+from txcoord_rm.catalogue.postgresql import query, table
+from txcoord_rm.catalogue.table import Table
+from txcoord_rm.sql.flavour import Binds
+from txcoord_rm.sql.quoting import literal, quoted
+from txcoord_rm.sql.recogniser import SHORT
+from txcoord_rm.sql.statement import Statement
+from txcoord_rm.sql.unsupported import refuse
+
+_SERVER = """
+SELECT pg_catalog.current_setting('server_version_num')::integer, (
+    SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = pg_catalog.to_regclass('txcoord_undo_log'))
+"""
+_MANY = 4096
+"""Tables and statements that are remembered."""
+
+
+_FRESH_S = 60.0
+"""What the catalogue says is read again after that, whatever its condition says."""
+
+
+class _Known(NamedTuple):
+    table: Table
+    until: float
+
+
+class PostgresqlCapture:
+    """See `capture.port.Capture`.
+
+    Args:
+        binds: How the driver marks parameters: `PERCENT` or `DOLLAR`. Where a statement is run without parameters by a driver of
+            the first kind, it has been recognised as one of `NONE`.
+        schema: In which `txcoord_undo_log` stands; None: where the search path of the first session finds it.
+    """
+
+    begin = "BEGIN"
+    waits = True
+    redoes = True
+
+    def __init__(self, binds: Binds, schema: str | None = None) -> None:
+        self._binds = binds
+        self._schema = schema
+        self._server: Server | None = None
+        self._tables: dict[str, _Known] = {}
+        """By name, as it is resolved where it means one table only."""
+        self._ambiguous: dict[str, dict[int, _Known]] = {}
+        """Tables of names that have meant several, by their numbers."""
+        self._doubted: dict[str, Table] = {}
+        """By names that have turned out to mean something else."""
+        self._functions = Functions()
+        self._short = lru_cache(_MANY)(self._rewritten)
+        self._long = lru_cache(64)(self._rewritten)
+
+    def table(self, cursor: Any, statement: Statement) -> Table:
+        """See `Capture.table`."""
+        name = _name(statement)
+        if name in self._ambiguous:
+            cursor.execute(f"SELECT pg_catalog.to_regclass({literal(name)})::oid::bigint")
+            known = self._ambiguous[name].get(cursor.fetchone()[0])
+        else:
+            known = self._tables.get(name)
+        if known is not None and known.until > time.monotonic():
+            return known.table
+        return self._read(cursor, statement, name, known)
+
+    def admit(self, cursor: Any, statement: Statement) -> None:
+        """Look at a statement that is not captured, before it runs as it is.
+
+        Raises:
+            UnsupportedSqlError: It calls a function that may write rows.
+        """
+        self._functions.check(cursor, statement)
+
+    def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
+        """See `Capture.foreseen`."""
+        self._captured(cursor, statement, table, parameters is None, Entry("", 0))
+        return foreseen(statement, table, may_change(statement, table), parameters)
+
+    def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
+        """See `Capture.run`.
+
+        Raises:
+            UnsupportedSqlError: Its changes cannot be captured for certain; nothing has run.
+            ConfigurationError: The session's settings do not allow exact images. The local transaction has to be rolled back.
+            LockConflictError: What was known of the table does not hold. The local transaction has to be rolled back, and may be
+                run again.
+        """
+        captured = self._captured(cursor, statement, table, parameters is None, entry)
+        with self._doubting(statement, table):
+            cursor.execute(captured.spliced.sql, captured.spliced.bind(parameters, _own(entry)))
+        description = cursor.description
+        touched = self._touched(cursor.fetchall(), statement, table)
+        keys = frozenset(key for row in touched for key in row[1])
+        if not captured.returns:
+            return Result(keys, len(touched))
+        hidden = captured.hidden
+        return Result(keys, len(touched), description[hidden:], [tuple(row[hidden:]) for row in touched])
+
+    def run_many(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:
+        """See `Capture.run_many`: as of DB-API's `executemany`, rows that the statement returns are not to be had."""
+        if not rows:
+            return Result(frozenset(), 0)
+        keys, rowcount = frozenset[str](), 0
+        if entry.first:
+            first = self.run(cursor, statement, table, rows[0], entry)
+            keys, rowcount, rows = first.keys, first.rowcount, rows[1:]
+            entry = Entry(entry.xid, entry.branch_id)
+        captured = self._captured(cursor, statement, table, False, entry)
+        bound = [captured.spliced.bind(row, _own(entry)) for row in rows]
+        with self._doubting(statement, table):
+            found = execute_many(cursor, captured.spliced.sql, bound) if bound else ()
+        touched = self._touched(found, statement, table)
+        return Result(keys.union(key for row in touched for key in row[1]), rowcount + len(touched))
+
+    def _read(self, cursor: Any, statement: Statement, name: str, before: _Known | None) -> Table:
+        cursor.execute(query(name))
+        found = cursor.fetchone()
+        if found is None:
+            raise refuse(statement.sql, f"there is no table {name}", "check its name and the search path")
+        known = table(found[0])
+        if before is not None and before.table == known:
+            known = before.table  # what is remembered of it stays
+        for tables in (self._tables, self._ambiguous, self._doubted):
+            if len(tables) >= _MANY:
+                tables.clear()
+        doubted = self._doubted.pop(name, known)
+        if doubted.oid != known.oid:
+            cursor.execute(f"SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = {doubted.oid})")
+            if cursor.fetchone()[0]:
+                self._ambiguous[name] = {}
+        if name in self._ambiguous:
+            self._ambiguous[name][known.oid] = _Known(known, time.monotonic() + _FRESH_S)
+        else:
+            self._tables[name] = _Known(known, time.monotonic() + _FRESH_S)
+        return known
+
+    def _captured(self, cursor: Any, statement: Statement, table: Table, bare: bool, entry: Entry) -> Captured:
+        server = self._server or self._learnt(cursor)
+        self._functions.check(cursor, statement)
+        if statement.chosen_by and not shows_old(server.version) and (name := self._functions.volatile(statement.chosen_by)):
+            raise refuse(
+                statement.sql,
+                f"before version 18 FROM and WHERE are evaluated twice, and {name}() may say something else each time",
+                "put it into a query of WITH",
+            )
+        cached = self._short if len(statement.sql) <= SHORT else self._long
+        try:
+            return cached(statement, table, server, bare, entry.first, entry.first and entry.limit_ms > 0)
+        except UnsupportedSqlError:
+            self._doubt(statement, table)  # so that the reason is looked at again, once somebody has mended it
+            raise
+
+    def _rewritten(self, statement: Statement, table: Table, server: Server, bare: bool, first: bool, limited: bool) -> Captured:
+        binds = Binds.NONE if bare and self._binds is Binds.PERCENT else self._binds
+        return capture(statement, table, server, binds, first, limited)
+
+    def _learnt(self, cursor: Any) -> Server:
+        cursor.execute(_SERVER)
+        version, schema = cursor.fetchone()
+        schema = self._schema or schema
+        if schema is None:
+            raise ConfigurationError(
+                "this database has no table txcoord_undo_log on the search path: run `txcoord-agent init`, or name its schema"
+            )
+        self._server = Server(version, f"{quoted(schema)}.txcoord_undo_log")
+        return self._server
+
+    def _touched(self, rows: Sequence[Any], statement: Statement, table: Table) -> Sequence[Any]:
+        """Results but those that say that no row was touched, if all is as it was taken to be."""
+        if unfit := next((row[0] for row in rows if row[0]), ""):
+            found = unfit.split(", ")
+            if MOVED in found:
+                raise LockConflictError(
+                    f"a row of {table.schema}.{table.name} got another primary key while the statement waited for it: "
+                    "roll the transaction back and run it again"
+                )
+            if TABLE in found:
+                self._doubt(statement, table)
+                raise LockConflictError(
+                    f"what was known of table {table.schema}.{table.name} does not hold any more, or does not here: "
+                    "roll the transaction back and run it again"
+                )
+            raise ConfigurationError(
+                f"under this session's setting of {unfit} rows would not be put back exactly: set DateStyle to ISO, "
+                "extra_float_digits to 1 or more, IntervalStyle to postgres and standard_conforming_strings to on, "
+                "then begin the transaction anew"
+            )
+        return [row for row in rows if row[1] is not None]
+
+    @contextmanager
+    def _doubting(self, statement: Statement, table: Table) -> Iterator[None]:
+        """If the database knows a name or type otherwise than the statement has it, facts of the table may be at fault, too."""
+        try:
+            yield
+        except Exception as error:
+            if str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)).startswith("42"):
+                self._doubt(statement, table)
+            raise
+
+    def _doubt(self, statement: Statement, table: Table) -> None:
+        name = _name(statement)
+        self._tables.pop(name, None)
+        self._doubted[name] = table
+        self._ambiguous.get(name, {}).pop(table.oid, None)
+
+
+def _name(statement: Statement) -> str:
+    assert statement.target is not None
+    return ".".join(quoted(part) for part in statement.target.parts)
+
+
+def _own(entry: Entry) -> dict[str, object]:
+    return {"xid": entry.xid, "branch_id": entry.branch_id, "limit_ms": entry.limit_ms}

@@ -1,0 +1,56 @@
+"""One statement for many rows of parameters, and all that it returns: each driver has its own way that does not wait for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
+from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_cursor
+from sqlalchemy.util import await_only
+
+
+def execute_many(cursor: Any, sql: str, rows: Sequence[Any]) -> list[Any]:
+    """What all executions return, in order.
+
+    Args:
+        cursor: Of SQLAlchemy's dialects psycopg, asyncpg or psycopg2.
+        sql: It.
+        rows: Parameters of each execution.
+    """
+    found: list[Any] = []
+    if isinstance(cursor, AsyncAdapt_asyncpg_cursor) and hasattr(cursor._connection, "fetchmany"):  # from 0.30 on
+        found = await_only(_fetch_many(cursor, sql, rows))
+    elif isinstance(cursor, AsyncAdapt_psycopg_cursor):
+        found = await_only(_pipelined(cursor._cursor, sql, rows))
+    elif hasattr(cursor, "pgresult"):  # psycopg 3
+        cursor.executemany(sql, rows, returning=True)
+        found = cursor.fetchall()
+        while cursor.nextset():
+            found += cursor.fetchall()
+    else:
+        for row in rows:
+            cursor.execute(sql, row)
+            found += cursor.fetchall()
+    return found
+
+
+async def _fetch_many(cursor: Any, sql: str, rows: Sequence[Any]) -> list[Any]:
+    """As the adapter's own executemany, but for the result."""
+    adapted = cursor._adapt_connection
+    async with adapted._execute_mutex:
+        if adapted._transaction is None:
+            await adapted._start_transaction()
+        try:
+            return list(await cursor._connection.fetchmany(sql, rows))
+        except Exception as error:
+            adapted._handle_exception(error)
+            raise
+
+
+async def _pipelined(cursor: Any, sql: str, rows: Sequence[Any]) -> list[Any]:
+    await cursor.executemany(sql, rows, returning=True)
+    found = list(await cursor.fetchall())
+    while cursor.nextset():
+        found += await cursor.fetchall()
+    return found

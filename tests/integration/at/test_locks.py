@@ -1,0 +1,155 @@
+"""A row that one global transaction has written is its own until it ends, and nobody waits for it in a way that holds it up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+from txcoord_proto.errors import LockConflictError, RolledBackError
+
+from tests.integration.at.world import World
+
+SECONDS = 20
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+@pytest.fixture
+def accounts(sync_world: World) -> World:
+    sync_world.script(
+        "CREATE TABLE account (id integer PRIMARY KEY, owner varchar(20) NOT NULL, balance integer NOT NULL)",
+        "INSERT INTO account VALUES (1, 'ann', 100), (2, 'bob', 100), (3, 'cid', 100)",
+    )
+    return sync_world
+
+
+def pay(account: int, amount: int, by_key: bool = True) -> Callable[[Session], None]:
+    """A statement whose row is known from its text, or not."""
+    where = "id = :id" if by_key else "id + 0 = :id"
+
+    def work(session: Session) -> None:
+        session.execute(text(f"UPDATE account SET balance = balance + :amount WHERE {where}"), {"id": account, "amount": amount})
+
+    return work
+
+
+def balances(world: World) -> list[int]:
+    return [balance for (balance,) in world.rows("SELECT balance FROM account ORDER BY id")]
+
+
+class Holder:
+    """A global transaction that has written in local transactions of its own, and ends when it is told."""
+
+    def __init__(self, world: World, pool: ThreadPoolExecutor, *works: Callable[[Session], None]) -> None:
+        self._written, self._end = Event(), Event()
+        self.undo = False
+        self.ended_in = 0.0
+        self._future = pool.submit(self._run, world, works)
+        assert self._written.wait(SECONDS), self._future.exception(0)
+
+    def _run(self, world: World, works: tuple[Callable[[Session], None], ...]) -> None:
+        transaction = world.client.global_transaction(name="holder")
+        try:
+            with transaction:
+                for work in works:
+                    with Session(world.engine) as session:
+                        work(session)
+                        session.commit()
+                self._written.set()
+                assert self._end.wait(SECONDS)
+                began = time.monotonic()
+                if self.undo:
+                    raise ZeroDivisionError
+        except ZeroDivisionError:
+            pass
+        self.ended_in = time.monotonic() - began
+
+    def end(self, undo: bool = False) -> None:
+        self.undo = undo
+        self._end.set()
+        self._future.result(SECONDS)
+
+
+def waits(world: World, future: Future[Any]) -> None:
+    """Wait until somebody waits for a global lock."""
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until and not future.done():
+        if world.waiters():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"nobody waits: {future}")
+
+
+@pytest.mark.parametrize("by_key", [True, False])
+@pytest.mark.parametrize("undo", [False, True])
+def test_the_second_waits_for_the_first(accounts: World, pool: ThreadPoolExecutor, by_key: bool, undo: bool) -> None:
+    holder = Holder(accounts, pool, pay(1, 10))
+    second = pool.submit(accounts.globally, pay(1, 1, by_key))
+    waits(accounts, second)
+    holder.end(undo)
+    second.result(SECONDS)
+    assert balances(accounts) == [101 if undo else 111, 100, 100]
+
+
+@pytest.mark.parametrize("by_key", [True, False])
+def test_a_waiter_that_has_written_does_not_hold_up_the_rollback(accounts: World, pool: ThreadPoolExecutor, by_key: bool) -> None:
+    def both(session: Session) -> None:
+        pay(2, 5)(session)
+        pay(1, 1, by_key)(session)
+
+    holder = Holder(accounts, pool, pay(1, 10))
+    second = pool.submit(accounts.globally, both)
+    if accounts.resource.capture.waits:
+        waits(accounts, second)
+        holder.end(undo=True)
+        second.result(SECONDS)
+    else:
+        assert isinstance(second.exception(SECONDS), LockConflictError)
+        holder.end(undo=True)
+    assert balances(accounts) == ([101, 105, 100] if accounts.resource.capture.waits else [100, 100, 100])
+    assert holder.ended_in < 1.0
+
+
+def test_a_row_that_is_held_is_told_after_the_lock_wait(accounts: World, pool: ThreadPoolExecutor) -> None:
+    holder = Holder(accounts, pool, pay(1, 10))
+    accounts.resource.lock_wait = 0.2
+    with pytest.raises(LockConflictError) as caught:
+        accounts.globally(pay(2, 5), pay(1, 1))
+    assert caught.value.retryable
+    assert "account(id)=(1)" in str(caught.value)
+    holder.end()
+    assert balances(accounts) == [110, 100, 100]
+
+
+def test_a_circle_is_found_at_once_and_its_younger_member_gives_way(accounts: World, pool: ThreadPoolExecutor) -> None:
+    began = time.monotonic()
+    first_has, second_has = Event(), Event()
+
+    def first(session: Session) -> None:
+        first_has.set()
+        assert second_has.wait(SECONDS)
+        pay(2, 1)(session)
+
+    def second(session: Session) -> None:
+        second_has.set()
+        assert first_has.wait(SECONDS)
+        pay(1, 1)(session)
+
+    one = pool.submit(accounts.globally, pay(1, 1), first)
+    assert first_has.wait(SECONDS)
+    other = pool.submit(accounts.globally, pay(2, 1), second)
+    errors = [e for future in (one, other) if (e := future.exception(SECONDS)) is not None]
+    assert len(errors) == 1
+    assert isinstance(errors[0], (LockConflictError, RolledBackError)), repr(errors[0])
+    assert balances(accounts) == [101, 101, 100]
+    assert time.monotonic() - began < 5.0
