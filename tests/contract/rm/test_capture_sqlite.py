@@ -292,6 +292,7 @@ def test_rows_that_could_collide_have_one_key(database: Database) -> None:
     assert joined != split
     assert keys(database, ("p,q", "r"), ("p", "q,r")) == [{'main.k(a,b)=("p,q",r)'}, {'main.k(a,b)=(p,"q,r")'}]
     assert keys(database, ("ÄB", b"\0"), ("äC\0x", "")) == [{"main.k(a,b)=(Äb,x'00')"}, {'main.k(a,b)=(äc,"")'}]
+    assert keys(database, ("\n", "\0")) == [{"main.k(a,b)=(t'0a',t'00')"}]
     database.plain("CREATE TABLE r (a TEXT COLLATE RTRIM PRIMARY KEY)")
     assert database.run("INSERT INTO r VALUES ('q  ')")[0].keys == database.run("DELETE FROM r")[0].keys == {"main.r(a)=(q)"}
 
