@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 from txcoord_rm.undo.item import CorruptRecordError
-from txcoord_rm.undo.log import forget, undo
+from txcoord_rm.undo.log import Difference, forget, undo
 
 from tests.contract.rm.lite import Database, Written, facts
 
@@ -165,6 +166,28 @@ def test_a_rollback_waits_for_a_phase_one_under_way_and_no_longer_than_its_patie
         other.rollback()
     other.close()
     assert database.undo(1) == []
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_rollback_meets_a_phase_one_under_way(database: Database, commits: bool) -> None:
+    other = Database(database.path, "pysqlite")
+    before, branch = database.rows("acct"), 1
+    database.branch_id = branch
+
+    def phase_one(connection: Connection) -> Future[list[Difference]]:
+        database.captured(connection, "UPDATE acct SET bal = 0")
+        found = pool.submit(other.undo, branch)
+        time.sleep(0.3)
+        assert not found.done(), "it waits"
+        if not commits:
+            connection.rollback()
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        assert database.local(phase_one).result(5) == []
+    assert database.rows("acct") == before
+    assert database.log() == [(branch, 1, "UNDONE" if commits else "GUARD")]
+    other.close()
 
 
 def test_records_that_cannot_be_all_or_not_read_restore_nothing(database: Database) -> None:
