@@ -192,12 +192,9 @@ class _Plan:
         triggers = Triggers(connection, self._table, self._columns, frozenset(self._events), self._replaces)
         changes, _ = connection.take()
         connection.execute(f"SAVEPOINT {_SAVEPOINT}")
-        failed = False
         try:
             triggers.create()
-            failed = method == "execute"  # then SQLite itself has taken it back
             getattr(cursor, method)(self._statement.sql, *given)
-            failed = False
             rows = [] if cursor.description is None else list(cursor.fetchall())
             description, rowcount, lastrowid = cursor.description, cursor.rowcount, cursor.lastrowid
             now, values = connection.take()
@@ -209,9 +206,9 @@ class _Plan:
             triggers.leave()
             if connection.in_transaction:  # some errors make SQLite roll back by itself
                 cursor.execute("SELECT 1 WHERE 0")  # ends the statement, also where reading its rows has failed
-                if failed:
+                if connection.take()[0] == changes:
                     triggers.drop()
-                else:  # which ends reads that are under way
+                else:  # this ends reads that are under way
                     connection.execute(f"ROLLBACK TO {_SAVEPOINT}")
                 connection.execute(f"RELEASE {_SAVEPOINT}")
             raise

@@ -190,6 +190,8 @@ def test_a_statement_that_fails_leaves_nothing_and_the_transaction_goes_on(datab
             database.captured(connection, ("INSERT INTO acct (id, bal) VALUES (?, ?)", [(8, 1), (9, None)]))
         with pytest.raises(sqlite3.OperationalError, match="no such column"):
             database.captured(connection, "UPDATE acct SET bal = missing")
+        with pytest.raises(sqlite3.OperationalError, match="UTF-8"):
+            database.captured(connection, "UPDATE acct SET bal = 9, note = CAST(x'ff' AS TEXT) RETURNING note")
         database.captured(connection, "UPDATE acct SET bal = 2 WHERE id = 1")
 
     database.local(work)
