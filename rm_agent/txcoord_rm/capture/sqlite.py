@@ -165,7 +165,7 @@ class _Plan:
         if self._events not in ({Event.UPDATE}, {Event.DELETE}) or s.others is not None or s.tail is not None or moves:
             return None
         given = _given(s, [span for span in (s.with_, s.where) if span is not None], parameters)
-        if given is None:
+        if given is None or self._calls_the_application():
             return None
         columns = sorted(needed(table, self._verb, self._changed))
         shown = ", ".join(f"{outgoing(quoted(name))} AS c{n}" for n, name in enumerate(columns))
@@ -176,6 +176,12 @@ class _Plan:
         rows = self._connection.rows(f"{with_}SELECT {shown} FROM {s.target.name.of(s.sql)}{alias}{where}", given)
         found = (dict(zip(columns, map(value, row))) for row in rows)
         return frozenset(key for row in found for key in keys(table, self._verb, self._changed, (row,)))
+
+    def _calls_the_application(self) -> bool:
+        """Whether a function may be called that the application has made: it might do something, and would do it twice."""
+        names = sorted(self._statement.functions - {"in", "values"})  # which stand before brackets most often
+        asked = f"SELECT 1 FROM pragma_function_list WHERE NOT builtin AND lower(name) IN ({', '.join('?' * len(names))}) LIMIT 1"
+        return bool(names and self._connection.rows(asked, names))
 
     # ------------------------------------------------------------ while it runs
 

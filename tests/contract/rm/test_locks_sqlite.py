@@ -73,6 +73,31 @@ def test_what_is_foreseen(database: Database) -> None:
         assert database.foreseen(unknown) is None
 
 
+def test_what_functions_of_the_application_do_is_not_done_twice(database: Database) -> None:
+    calls: list[int] = []
+
+    def counted(value: int) -> int:
+        calls.append(value)
+        return value
+
+    def work(connection: Connection) -> None:
+        made: Any = connection.connection.dbapi_connection
+        made.create_function("Counted", 1, counted)
+        made.create_function("abs", 1, counted)
+        for condition in ("counted(id) = 1", "abs(id) = 1"):
+            sql = f"UPDATE acct SET bal = upper('2') WHERE {condition}"
+            cursor, statement = connection.connection.cursor(), recognised(sql)
+            table = database.capture.table(cursor, statement)
+            assert database.capture.foreseen(cursor, statement, table, None) is None
+            assert calls == []
+        sql = "UPDATE acct SET bal = upper('2') WHERE id IN (1, length('ab'))"
+        cursor, statement = connection.connection.cursor(), recognised(sql)
+        table = database.capture.table(cursor, statement)
+        assert database.capture.foreseen(cursor, statement, table, None) == {"main.acct(id)=(1)", "main.acct(id)=(2)"}
+
+    database.local(work)
+
+
 class Neighbour:
     """Another connection, which waits for nothing."""
 
