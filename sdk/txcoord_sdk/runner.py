@@ -12,7 +12,7 @@ import contextvars
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol
@@ -44,17 +44,23 @@ class Answers(Protocol):
         """It did not succeed."""
 
 
+async def _nothing() -> None:
+    pass
+
+
 class Runner:
     """Second phases of this process.
 
     Args:
         answers: Where results go.
         threads: For the synchronous second phases of a resource without a database.
+        at_end: Run in the runner's own loop when that ends, for what lives in it.
     """
 
-    def __init__(self, answers: Answers, threads: int) -> None:
+    def __init__(self, answers: Answers, threads: int, at_end: Callable[[], Coroutine[Any, Any, None]] = _nothing) -> None:
         self._answers = answers
         self._threads = threads
+        self._at_end = at_end
         self._participants: dict[str, Participant | BatchParticipant] = {}
         self._batches: dict[str, Batches] = {}
         self._running: dict[tuple[str, int], Mailbox | None] = {}
@@ -64,6 +70,7 @@ class Runner:
         """By database, or by resource where there is none."""
         self._home: Mailbox | None = None
         self._own: Mailbox | None = None
+        self._own_thread: threading.Thread | None = None
         self._context = contextvars.Context()
         """Of second phases in event loops: whoever wakes a loop is in some transaction, perhaps, and they are in none."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -164,7 +171,7 @@ class Runner:
         self._batches.clear()
         self._tasks.clear()
         self._pools.clear()
-        self._home = self._own = None
+        self._home = self._own = self._own_thread = None
         self._stopped = threading.Event()
 
     def restart(self) -> None:
@@ -200,6 +207,12 @@ class Runner:
             own.loop.call_soon_threadsafe(own.loop.stop)
         self._home = None
         self._running.clear()
+
+    def join(self) -> None:
+        """After `close`: wait until the runner's own loop has ended, for a short while (blocks)."""
+        thread, self._own_thread = self._own_thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_CANCELLED_SECONDS)
 
     def runs_here(self) -> bool:
         """Whether asynchronous second phases run in the loop of this very thread, so that it must not be blocked."""
@@ -321,7 +334,10 @@ class Runner:
             return self._home
         if self._own is None:
             self._own = Mailbox(asyncio.new_event_loop())
-            threading.Thread(target=_run_loop, args=(self._own.loop,), name="txcoord-worker", daemon=True).start()
+            self._own_thread = threading.Thread(
+                target=_run_loop, args=(self._own.loop, self._at_end), name="txcoord-worker", daemon=True
+            )
+            self._own_thread.start()
         return self._own
 
 
@@ -330,7 +346,7 @@ def _say(attempt: RetryCallState) -> None:
         log.warning("this process does not serve its actions yet, it tries again: %s", attempt.outcome.exception())
 
 
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
@@ -338,6 +354,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         for task in unfinished:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*unfinished, return_exceptions=True))
+        loop.run_until_complete(at_end())
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()

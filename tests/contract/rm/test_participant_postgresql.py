@@ -16,7 +16,7 @@ from txcoord_proto.status import Settlement
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_rm.at.parking import DifferenceError
 from txcoord_rm.at.participant import ONLY_LOCKS, UNDO_LOG, AtParticipant
-from txcoord_rm.undo.log import metadata
+from txcoord_rm.undo.log import forget, metadata
 from txcoord_sdk.database import Database
 from txcoord_sdk.fence.retention import purge_steps
 from txcoord_sdk.participant import BranchCommand, Command, ParkError, UnavailableError
@@ -195,6 +195,18 @@ def test_commits_of_many_transactions_are_one_statement(scene: Scene) -> None:
     left = [(xid, branch_id, seq) for xid, branch_id, seq, _ in log(scene.engine)]
     assert left == [("guarded", 7, 1), ("x2", 2, 1), ("x2", 2, 2), ("x4", 4, 1), ("x4", 4, 2)]
     scene.commit(committed("x1", 1))
+
+
+def test_commits_find_their_records_by_key_whatever_statistics_say(scene: Scene) -> None:
+    """Those of a table that empties and fills again are never right."""
+    filled = (
+        "INSERT INTO txcoord_undo_log SELECT g, 1, 'IMAGE', 'x', 1, 0, 's', 't', '{a}', '{(1)}', '{(2)}' FROM generate_series"
+    )
+    plain(scene.engine, f"{filled}(1, 20000) AS g")
+    with scene.engine.begin() as connection:
+        assert forget(connection, [("x", n) for n in range(100, 300)]) == 200
+        read = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'txcoord_undo_log'"
+        assert connection.exec_driver_sql(read).scalar_one() == 0
 
 
 def test_a_record_that_somebody_holds_does_not_make_a_commit_wait_for_long(scene: Scene) -> None:

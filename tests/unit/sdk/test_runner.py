@@ -331,3 +331,21 @@ def test_participants_of_branches_go_on_as_they_did(runner: Runner, answers: Ans
     assert Each.seen == [1, 2, 3]
     assert answers.settled == {("x", 1): 1, ("x", 3): 1}
     assert answers.failures == {("x", 2): (CommandResult.PARK, "PARK", "look")}
+
+
+def test_what_lives_in_the_loop_of_the_runner_ends_with_it(answers: Answers) -> None:
+    ended: list[asyncio.AbstractEventLoop] = []
+
+    async def at_end() -> None:
+        ended.append(asyncio.get_running_loop())
+
+    runner, books = Runner(answers, 1, at_end), Books(awaited=True)
+    runner.serve(RESOURCE, books)
+    runner.take(commit("x"))
+    wait_until(lambda: books.batches, what="the batch")
+    runner.stop()
+    runner.close()
+    runner.join()
+    assert answers.failures["x", 1][1] == "CancelledError"
+    assert len(ended) == 1
+    assert ended[0].is_closed()
