@@ -165,7 +165,7 @@ class _Plan:
         if self._events not in ({Event.UPDATE}, {Event.DELETE}) or s.others is not None or s.tail is not None or moves:
             return None
         given = _given(s, [span for span in (s.with_, s.where) if span is not None], parameters)
-        if given is None:
+        if given is None or self._calls_the_application():
             return None
         columns = sorted(needed(table, self._verb, self._changed))
         shown = ", ".join(f"{outgoing(quoted(name))} AS c{n}" for n, name in enumerate(columns))
@@ -176,6 +176,12 @@ class _Plan:
         rows = self._connection.rows(f"{with_}SELECT {shown} FROM {s.target.name.of(s.sql)}{alias}{where}", given)
         found = (dict(zip(columns, map(value, row))) for row in rows)
         return frozenset(key for row in found for key in keys(table, self._verb, self._changed, (row,)))
+
+    def _calls_the_application(self) -> bool:
+        """Whether a function may be called that the application has made: it might do something, and would do it twice."""
+        names = sorted(self._statement.functions - {"in", "values"})  # which stand before brackets most often
+        asked = f"SELECT 1 FROM pragma_function_list WHERE NOT builtin AND lower(name) IN ({', '.join('?' * len(names))}) LIMIT 1"
+        return bool(names and self._connection.rows(asked, names))
 
     # ------------------------------------------------------------ while it runs
 
@@ -192,12 +198,9 @@ class _Plan:
         triggers = Triggers(connection, self._table, self._columns, frozenset(self._events), self._replaces)
         changes, _ = connection.take()
         connection.execute(f"SAVEPOINT {_SAVEPOINT}")
-        failed = False
         try:
             triggers.create()
-            failed = method == "execute"  # then SQLite itself has taken it back
             getattr(cursor, method)(self._statement.sql, *given)
-            failed = False
             rows = [] if cursor.description is None else list(cursor.fetchall())
             description, rowcount, lastrowid = cursor.description, cursor.rowcount, cursor.lastrowid
             now, values = connection.take()
@@ -209,9 +212,9 @@ class _Plan:
             triggers.leave()
             if connection.in_transaction:  # some errors make SQLite roll back by itself
                 cursor.execute("SELECT 1 WHERE 0")  # ends the statement, also where reading its rows has failed
-                if failed:
+                if connection.take()[0] == changes:
                     triggers.drop()
-                else:  # which ends reads that are under way
+                else:  # this ends reads that are under way
                     connection.execute(f"ROLLBACK TO {_SAVEPOINT}")
                 connection.execute(f"RELEASE {_SAVEPOINT}")
             raise

@@ -64,6 +64,7 @@ class Triggers:
         self._table = table
         self._columns = columns
         self._events = [event for event in Event if event in events]
+        self._made: list[Event] = []
         self._recursive = replaces and not connection.rows("PRAGMA recursive_triggers")[0][0]
         self._others = [c.name for c in table.columns if not c.generated and c.name not in columns]
         self._reals = [table.column(name).base == "REAL" for name in columns]
@@ -78,6 +79,7 @@ class Triggers:
                 f"CREATE TEMP TRIGGER {_name(event)} AFTER {event.value} ON main.{quoted(self._table.name)} "
                 f"BEGIN {' '.join(calls)} END"
             )
+            self._made.append(event)
         if self._recursive:
             self._connection.execute("PRAGMA recursive_triggers = ON")
 
@@ -89,8 +91,8 @@ class Triggers:
     def drop(self) -> None:
         """Leave nothing behind."""
         self.leave()
-        for event in self._events:
-            self._connection.execute(f"DROP TRIGGER temp.{_name(event)}")
+        while self._made:
+            self._connection.execute(f"DROP TRIGGER temp.{_name(self._made.pop())}")
 
     def leave(self) -> None:
         """Leave nothing behind that ROLLBACK does not take back."""

@@ -235,8 +235,8 @@ class _Text(Reader):
         return False
 
     def _is_telling(self, at: int) -> bool:
-        names = [self.name(i).upper() for i in range(at + 1, min(at + 4, len(self.tokens)))]
-        return not any(t.text == "=" for t in self.tokens) and bool(words.PRAGMAS.intersection(names))
+        name = at + 3 if self.sign(at + 2) == "." else at + 1
+        return not any(t.text == "=" for t in self.tokens) and self.name(name).upper() in words.PRAGMAS
 
     def _setting(self, at: int) -> int:
         """Where the first name stands that SET sets."""

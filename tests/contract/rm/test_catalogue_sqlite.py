@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, create_engine
 from txcoord_proto.errors import UnsupportedSqlError
-from txcoord_rm.catalogue.sqlite import SqliteTable
+from txcoord_rm.catalogue.sqlite import SqliteTable, table
 from txcoord_rm.catalogue.table import Event, Unique
 
-from tests.contract.rm.lite import Database, facts
+from tests.contract.rm.lite import Database
 
 
 @pytest.fixture
@@ -22,15 +22,19 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
     engine.dispose()
 
 
+def facts(connection: Connection, *parts: str) -> SqliteTable | None:
+    return table(lambda sql, given: [tuple(r) for r in connection.exec_driver_sql(sql, tuple(given))], parts)
+
+
 def make(connection: Connection, *statements: str) -> None:
     for statement in statements:
         connection.exec_driver_sql(statement)
 
 
 def found(connection: Connection, *parts: str) -> SqliteTable:
-    table = facts(connection, *parts)
-    assert table is not None
-    return table
+    seen = facts(connection, *parts)
+    assert seen is not None
+    return seen
 
 
 def test_columns_and_keys(connection: Connection) -> None:

@@ -34,6 +34,7 @@ TYPES = [
     "TEXT COLLATE NOCASE",
     "TEXT COLLATE RTRIM",
 ]
+STRICT_TYPES = ["INT", "INTEGER", "REAL", "TEXT", "BLOB", "ANY"]
 NAMES = ["a", "B", "select", 'x"y', "n [int]", "ü", "c d", "rowid"]
 VALUES: list[Any] = [
     *(None, 0, 1, -1, 2, 3, 5, 7, 2**53 + 1, -(2**63), 2**63 - 1),
@@ -66,51 +67,45 @@ VALUES: list[Any] = [
 class Schema:
     """One table, and statements about it."""
 
-    def __init__(self, random: random.Random) -> None:  # noqa: C901 - dice, one after the other
-        self._random = random
+    def __init__(self, random: random.Random) -> None:
+        self._random = r = random
         self.returns = True
-        r = random
         names = r.sample(NAMES, r.randint(2, 6))
-        self.columns = [(name, r.choice(TYPES)) for name in names]
-        self.without_rowid = r.random() < 0.3
-        key = names[: r.choice((1, 1, 1, 2))]
-        if len(key) == 1 and r.random() < 0.5:
-            self.columns[0] = (names[0], "INTEGER")
-        self.key = key
-        self.generated = r.random() < 0.3
         strict = STRICT and r.random() < 0.15
-        if strict:
-            self.columns = [(name, r.choice(("INT", "INTEGER", "REAL", "TEXT", "BLOB", "ANY"))) for name in names]
-        parent = r.random() < 0.25 and len(key) == 1 and len(names) > 1
+        self.columns = [(name, r.choice(STRICT_TYPES if strict else TYPES)) for name in names]
+        self.key = names[: r.choice((1, 1, 1, 2))]
+        if len(self.key) == 1 and r.random() < 0.5:
+            self.columns[0] = (names[0], "INTEGER")
+        parent = r.random() < 0.25 and len(self.key) == 1
         if parent:
             self.columns[1] = (names[1], self.columns[0][1])
-        made = []
-        for name, kind in self.columns:
-            more = f" DEFAULT {self.literal()}" if r.random() < 0.3 else ""
-            if name in key:
-                more += " NOT NULL"
-            elif r.random() < 0.15:
-                more += f" NOT NULL{r.choice(('', ' ON CONFLICT REPLACE', ' ON CONFLICT IGNORE'))}"
-            if name not in key and r.random() < 0.3:
-                more += f" UNIQUE{r.choice(('', '', '', ' ON CONFLICT REPLACE', ' ON CONFLICT IGNORE'))}"
-            made.append(f"{_q(name)} {kind}{more}")
-        if self.generated:
+        made = [self._column(name, kind) for name, kind in self.columns]
+        if r.random() < 0.3:
             made.append(f"\"g\" TEXT AS ({_q(names[-1])} || '!') {r.choice(('VIRTUAL', 'STORED'))} {r.choice(('', 'UNIQUE'))}")
-        made.append(f"PRIMARY KEY ({', '.join(map(_q, key))}){r.choice(('', '', '', ' ON CONFLICT REPLACE'))}")
+        made.append(f"PRIMARY KEY ({', '.join(map(_q, self.key))}){r.choice(('', '', '', ' ON CONFLICT REPLACE'))}")
         if parent:
-            made.append(f"FOREIGN KEY ({_q(names[1])}) REFERENCES t ({_q(key[0])})")
+            made.append(f"FOREIGN KEY ({_q(names[1])}) REFERENCES t ({_q(names[0])})")
         if len(names) > 2 and r.random() < 0.3:
             made.append(f"UNIQUE ({_q(names[1])}, {_q(names[2])})")
         if r.random() < 0.2:
             made.append(f"CHECK ({_q(names[-1])} IS NOT 7)")
-        options = ["WITHOUT ROWID"] * self.without_rowid + ["STRICT"] * strict
-        self.statements = [f"CREATE TABLE t ({', '.join(made)}) {', '.join(options)}"]
-        last = _q(names[-1])
+        options = ["WITHOUT ROWID"] * (r.random() < 0.3) + ["STRICT"] * strict
+        self.statements = [f"CREATE TABLE t ({', '.join(made)}) {', '.join(options)}", "CREATE TABLE s (k, v)"]
         if r.random() < 0.2:
-            self.statements.append(f"CREATE UNIQUE INDEX i ON t ({last}) WHERE {last} > {self.literal()}")
+            self.statements.append(f"CREATE UNIQUE INDEX i ON t ({_q(names[-1])}) WHERE {_q(names[-1])} > {self.literal()}")
         if r.random() < 0.15:
-            self.statements.append(f"CREATE UNIQUE INDEX j ON t (lower({last}))")
-        self.statements.append("CREATE TABLE s (k, v)")
+            self.statements.append(f"CREATE UNIQUE INDEX j ON t (lower({_q(names[-1])}))")
+
+    def _column(self, name: str, kind: str) -> str:
+        r = self._random
+        more = f" DEFAULT {self.literal()}" if r.random() < 0.3 else ""
+        if name in self.key:
+            more += " NOT NULL"
+        elif r.random() < 0.15:
+            more += f" NOT NULL{r.choice(('', ' ON CONFLICT REPLACE', ' ON CONFLICT IGNORE'))}"
+        if name not in self.key and r.random() < 0.3:
+            more += f" UNIQUE{r.choice(('', '', '', ' ON CONFLICT REPLACE', ' ON CONFLICT IGNORE'))}"
+        return f"{_q(name)} {kind}{more}"
 
     # ------------------------------------------------------------ parts
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
+from txcoord_rm.catalogue.facts import facts_on
 from txcoord_rm.undo.item import CorruptRecordError
-from txcoord_rm.undo.log import forget, undo
+from txcoord_rm.undo.log import Difference, forget, undo
 
-from tests.contract.rm.lite import Database, Written, facts
+from tests.contract.rm.lite import Database, Written
 
 ACCT = "CREATE TABLE acct (id INTEGER PRIMARY KEY, bal NUMERIC NOT NULL, email TEXT UNIQUE COLLATE NOCASE, note)"
 REFERRED = "rows that refer to it would go, or change, with it"
@@ -119,6 +121,23 @@ def test_another_column_of_the_row_is_somebody_elses_business(database: Database
     assert database.plain("SELECT bal, note FROM acct WHERE id = 1")[0].rows == [(100, "mine")]
 
 
+def test_a_person_may_have_rows_written_over(database: Database) -> None:
+    before = database.rows("acct")
+    database.branch(
+        "UPDATE acct SET bal = 1 WHERE id = 1", "DELETE FROM acct WHERE id = 2", "INSERT INTO acct (id, bal) VALUES (9, 9)"
+    )
+    database.branch("DELETE FROM acct WHERE id = 3", "UPDATE acct SET id = id + 10, bal = 1.5 WHERE id = 1")
+    database.plain(
+        "UPDATE acct SET bal = 77 WHERE id = 11",
+        "INSERT INTO acct VALUES (2, 5, 'mine', 'mine')",
+        "UPDATE acct SET note = 'mine' WHERE id = 9",
+    )
+    assert database.undo(1, 2)
+    assert database.force() == []
+    assert database.rows("acct") == before
+    assert database.force() == [], "there is nothing left to do"
+
+
 def test_what_is_back_already_is_left_alone(database: Database) -> None:
     before = database.rows("acct")
     branch = database.branch(
@@ -167,6 +186,28 @@ def test_a_rollback_waits_for_a_phase_one_under_way_and_no_longer_than_its_patie
     assert database.undo(1) == []
 
 
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_rollback_meets_a_phase_one_under_way(database: Database, commits: bool) -> None:
+    other = Database(database.path, "pysqlite")
+    before, branch = database.rows("acct"), 1
+    database.branch_id = branch
+
+    def phase_one(connection: Connection) -> Future[list[Difference]]:
+        database.captured(connection, "UPDATE acct SET bal = 0")
+        found = pool.submit(other.undo, branch)
+        time.sleep(0.3)
+        assert not found.done(), "it waits"
+        if not commits:
+            connection.rollback()
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        assert database.local(phase_one).result(5) == []
+    assert database.rows("acct") == before
+    assert database.log() == [(branch, 1, "UNDONE" if commits else "GUARD")]
+    other.close()
+
+
 def test_records_that_cannot_be_all_or_not_read_restore_nothing(database: Database) -> None:
     branch = database.branch("UPDATE acct SET bal = 0", "UPDATE acct SET bal = 1")
     written = database.rows("acct")
@@ -182,7 +223,7 @@ def test_records_that_cannot_be_all_or_not_read_restore_nothing(database: Databa
         def damaged(connection: Connection, damage: str = damage) -> None:
             connection.exec_driver_sql("BEGIN")
             connection.exec_driver_sql(damage)
-            undo(connection, "x", [branch], lambda name: facts(connection, *name))
+            undo(connection, "x", [branch], facts_on(connection))
 
         with pytest.raises(CorruptRecordError, match=match):
             database.local(damaged)
