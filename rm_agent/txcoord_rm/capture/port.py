@@ -50,6 +50,10 @@ class Result:
     lastrowid: Any = None
 
 
+class UnrecordedError(Exception):
+    """A change has run, but its undo record was not written: the local transaction may only be rolled back. Its cause is why."""
+
+
 class Capture(Protocol):
     """One family of databases. Cursors are those of SQLAlchemy's dialect: they look synchronous also where the driver is not."""
 
@@ -75,6 +79,7 @@ class Capture(Protocol):
 
         Raises:
             UnsupportedSqlError: Its changes cannot be captured for certain; nothing has run.
+            UnrecordedError: See there. Any other error is the driver's, of a statement that has changed nothing.
         """
 
     def run_many(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:
