@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from txcoord_sdk.dialects import dialect_of
 
 from txcoord_rm.undo.item import FORMAT, CorruptRecordError, UndoRecord
+from txcoord_rm.undo.mysql import MysqlUndo
 from txcoord_rm.undo.port import FamilyUndo
 from txcoord_rm.undo.postgresql import PostgresqlUndo
 from txcoord_rm.undo.restorer import Difference, Facts, Restorer
@@ -22,7 +23,11 @@ from txcoord_rm.undo.schema import metadata, undo_log
 
 __all__ = ["Difference", "Facts", "forget", "metadata", "undo", "undo_log"]
 
-_FAMILIES: dict[str, Callable[[Connection], FamilyUndo]] = {"postgresql": PostgresqlUndo}
+_FAMILIES: dict[str, Callable[[Connection], FamilyUndo]] = {
+    "postgresql": PostgresqlUndo,
+    "mysql": MysqlUndo,
+    "mariadb": MysqlUndo,
+}
 _FORGET = text(
     "DELETE FROM txcoord_undo_log AS l USING unnest(:xids, :branch_ids) AS d (xid, branch_id) "
     "WHERE l.branch_id = d.branch_id AND l.xid = d.xid AND l.state = 'IMAGE'"

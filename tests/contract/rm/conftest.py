@@ -1,4 +1,4 @@
-"""PostgreSQL before and from 18, which capture changes in different ways."""
+"""PostgreSQL before and from 18, which capture changes in different ways, and MariaDB."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from tests.contract.rm.maria import Maria
 from tests.servers.fixtures import FreshUrl
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -28,3 +29,9 @@ def connection(keywords: str) -> Iterator[Connection]:
     with psycopg.connect(keywords) as connection:
         yield connection
         connection.rollback()
+
+
+@pytest.fixture(params=["pymysql", "aiomysql"])
+def maria(request: pytest.FixtureRequest, fresh_mariadb_url: FreshUrl) -> Maria:
+    """MariaDB through a driver that waits and one that does not."""
+    return Maria(fresh_mariadb_url(request.param) + "?charset=utf8mb4")
