@@ -153,6 +153,8 @@ def canonical(column: Column, cell: str) -> str:
             return f"CONVERT({cell} USING utf8mb4)"
         case "padded":
             return f"TRIM(TRAILING ' ' FROM CONVERT({cell} USING utf8mb4))"
+    if not _pads(column):
+        return f"HEX(WEIGHT_STRING({cell}))"
     space = f"HEX(WEIGHT_STRING(CONVERT(' ' USING {column.charset}) COLLATE {column.collation}))"
     return f"TRIM(TRAILING {space} FROM HEX(WEIGHT_STRING({cell})))"
 
@@ -161,7 +163,12 @@ def bytewise(column: Column) -> str:
     """How texts of a column are compared: `exact`ly, with blanks at the end left out (`padded`), or otherwise (empty)."""
     if column.charset not in _WIDE or not column.collation.endswith("_bin"):
         return ""
-    return "exact" if "nopad" in column.collation or "0900" in column.collation else "padded"
+    return "padded" if _pads(column) else "exact"
+
+
+def _pads(column: Column) -> bool:
+    """Whether texts are equal that differ in blanks at their end only."""
+    return "nopad" not in column.collation and "0900" not in column.collation
 
 
 def is_whole_number(column: Column) -> bool:

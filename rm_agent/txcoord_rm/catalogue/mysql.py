@@ -18,6 +18,7 @@ from txcoord_rm.sql.backticks import literal, quoted
 
 MAX_AGE_S = 10.0
 _COUNTER = re.compile(r" AUTO_INCREMENT=\d+")
+_TEMPORARY = "CREATE TEMPORARY"
 _KINDS = {
     "VIEW": "it is a view",
     "SYSTEM VIEW": "it is a view",
@@ -109,7 +110,9 @@ class MysqlCatalogue:
             table = self._read(cursor, *key, text)
             if table is None:
                 return None
-            known = self._known[key] = _Known(table, text, time.monotonic())
+            known = _Known(table, text, time.monotonic())
+            if not text.startswith(_TEMPORARY):  # what one session has hides nothing from others
+                self._known[key] = known
         return known.table
 
     def confirmed(self, cursor: Any, table: Table) -> bool:
@@ -137,7 +140,7 @@ class MysqlCatalogue:
     def _read(self, cursor: Any, schema: str, name: str, text: str) -> Table | None:
         where = f"table_schema = {literal(schema)} AND table_name = {literal(name)}"
         found = [row for row in _rows(cursor, _TABLE + where) if self._folds or (row[0], row[1]) == (schema, name)]
-        if not found and not text.startswith("CREATE TEMPORARY"):
+        if not found and not text.startswith(_TEMPORARY):
             return None
         kind, engine = found[0][2:4] if found else ("", "")
         indexes: dict[str, list[Any]] = {}
@@ -227,7 +230,7 @@ def _trigger(name: str, timing: str, event: str, statement: str) -> Trigger:
 def _obstacle(kind: str, engine: str | None, text: str, columns: tuple[Column, ...], primary: list[Any]) -> str:
     key = {column for column, _ in primary}
     in_key = [column for column in columns if column.name in key]
-    if text.startswith("CREATE TEMPORARY"):
+    if text.startswith(_TEMPORARY):
         return "it is temporary, or hidden by one that is, and gone with the session"
     if kind.upper() != "BASE TABLE":
         return _KINDS.get(kind.upper(), "it is no table")

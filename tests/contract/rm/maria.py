@@ -16,6 +16,7 @@ from txcoord_rm.catalogue.mysql import MysqlCatalogue
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.flavour import Binds, Family, Flavour
 from txcoord_rm.sql.recogniser import Recogniser
+from txcoord_rm.sql.statement import Statement
 from txcoord_rm.undo.images import decode
 from txcoord_rm.undo.log import metadata, undo
 from txcoord_rm.undo.restorer import Difference
@@ -38,7 +39,6 @@ class Maria:
         self.url = url
         self.branch_id = 0
         self.capture = MysqlCapture(FLAVOUR)
-        self.facts = MysqlCatalogue()
         self.database = url.partition("?")[0].rpartition("/")[2]
         self.results: list[Result] = []
         self.work(lambda connection: metadata.create_all(connection))
@@ -71,13 +71,28 @@ class Maria:
         """Run statements as they are."""
         self.work(lambda connection: [connection.exec_driver_sql(s.replace("%", "%%")) for s in statements])
 
+    def recognised(self, sql: str) -> Statement:
+        """A statement without parameters."""
+        return RECOGNISERS[Binds.NONE].recognise(sql)
+
+    def forget_facts(self) -> None:
+        """As a process that has just begun."""
+        self.capture = MysqlCapture(FLAVOUR)
+
+    def known_to_return(self, returns: bool) -> None:
+        """Whether the server counts as one that has INSERT ... RETURNING."""
+        catalogue = MysqlCatalogue()
+        self.capture = MysqlCapture(FLAVOUR, catalogue)
+        self.work(lambda c: catalogue.table(c.connection.cursor(), self.database, "acct"))
+        catalogue.returns_inserted = returns
+
     def captured(self, connection: Connection, sql: str, parameters: Any = None, entry: Entry | None = None) -> Result:
         """Run a statement with its images in the connection's local transaction."""
         statement = RECOGNISERS[Binds.NONE if parameters is None else Binds.PERCENT].recognise(sql)
         cursor = connection.connection.cursor()
         table = self.capture.table(cursor, statement)
         entry = entry or Entry("x", self.branch_id, first=True)
-        if isinstance(parameters, list) and parameters and isinstance(parameters[0], (tuple, list, dict)):
+        if isinstance(parameters, list):
             return self.capture.run_many(cursor, statement, table, parameters, entry)
         return self.capture.run(cursor, statement, table, parameters, entry)
 

@@ -196,8 +196,8 @@ def test_a_trigger_or_a_check_that_forbids_a_row_is_named(maria: Maria) -> None:
 
 def test_a_column_that_sets_itself_goes_back_too(maria: Maria) -> None:
     maria.plain(
-        "CREATE TABLE u (id int PRIMARY KEY, v int, at timestamp(3) NOT NULL DEFAULT '2020-01-01' ON UPDATE current_timestamp(3), "
-        "other datetime NULL DEFAULT '2020-01-01' ON UPDATE current_timestamp)",
+        "CREATE TABLE u (id int PRIMARY KEY, v int, at timestamp(3) NOT NULL DEFAULT '2020-01-01' "
+        "ON UPDATE current_timestamp(3), other datetime NULL DEFAULT '2020-01-01' ON UPDATE current_timestamp)",
         "INSERT INTO u (id, v) VALUES (1, 1), (2, 2), (3, 3)",
     )
     before = maria.state("u")
