@@ -39,7 +39,7 @@ class LocalBranch(Statements):
         self._id = 0
         self._registered = False
         self._begun = False
-        """Whether the database has been told the limits, and the session has been looked at."""
+        """Whether a statement has run in the local transaction."""
 
     def _limit(self) -> int:
         """Milliseconds that the database is to be told, 0: it has been told."""
@@ -50,10 +50,13 @@ class LocalBranch(Statements):
             if not self._id:
                 self._id = self.resource.wait(self.transaction.branch_id_steps())
             self.transaction.local_opened(self, f"on {self.connection.engine.url!r}")
-        limit = self._limit()
-        first = limit > 0 or not self._begun
-        self._begun = True
-        return Entry(self.transaction.known_xid, self._id, first, limit)
+        entry = Entry(self.transaction.known_xid, self._id, not self._begun, self._again, self._limit())
+        self._begun, self._again = True, False
+        return entry
+
+    def _roll_back(self, cursor: Any) -> None:
+        super()._roll_back(cursor)
+        self._begun = False
 
     def _check(self) -> None:
         self._check_kept()

@@ -23,6 +23,7 @@ from txcoord_rm.at.guard import Guard, is_within
 from txcoord_rm.at.resource import LocalWrites
 from txcoord_rm.at.statements import Statements
 from txcoord_rm.capture.port import Result
+from txcoord_rm.sql.statement import Verb
 
 if TYPE_CHECKING:
     from txcoord_rm.at.resource import Resource
@@ -85,10 +86,10 @@ class _Local:
         state = open_state(self._connection)
         return None if state is None else next((e for e in state.enlistments if isinstance(e, (LocalBranch, Guard))), None)
 
-    def read(self) -> None:
-        """See `Local.read`."""
+    def pass_by(self, verb: Verb) -> None:
+        """See `Local.pass_by`."""
         if (known := self.known()) is not None:
-            known.read()
+            known.pass_by(verb)
         else:
             self._dialect._txcoord_seen.setdefault(id(self._connection.connection.dbapi_connection), "")
 

@@ -15,10 +15,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 from txcoord_proto.errors import LockConflictError, TxcoordError
+from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.local_transaction import limits_lost
 
 from txcoord_rm.at.resource import Resource
-from txcoord_rm.capture.port import Entry, Result
+from txcoord_rm.capture.port import Entry, Result, UnrecordedError
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.statement import Statement, Verb
 
@@ -53,14 +54,17 @@ class Statements(ABC):
         """Keys of rows that were inserted; they are asked for with the next ones, at the latest at the commit."""
         self._exact = True
         """Whether the database has locked nothing but the rows whose global locks are held."""
+        self._again = False
+        """Whether it has been rolled back to a savepoint since the last statement."""
         self._lost: BaseException | None = None
         """Why the local transaction must not be committed."""
 
     # ------------------------------------------------------------ statements
 
-    def read(self) -> None:
+    def pass_by(self, verb: Verb) -> None:
         """A statement that needs no capture is about to run."""
         self._fresh = False
+        self._again |= verb is Verb.ROLLBACK_TO
 
     def execute(self, cursor: Any, statement: Statement, parameters: Any) -> Result:
         """Run a statement that changes or locks rows.
@@ -100,6 +104,17 @@ class Statements(ABC):
 
     def _run(self, cursor: Any, statement: Statement, foreseen: frozenset[str] | None, run: Run) -> Result:
         self._check()
+        try:
+            return self._run_in_order(cursor, statement, foreseen, run)
+        except UnrecordedError as error:
+            self._lost = error.__cause__ or error
+            raise self._lost from None
+        except Exception as error:
+            if not self.resource.capture.redoes and dialect_of(self.connection.dialect.name).transient(error):
+                self._lost = error  # the database may have rolled back more than the statement, and begun anew
+            raise
+
+    def _run_in_order(self, cursor: Any, statement: Statement, foreseen: frozenset[str] | None, run: Run) -> Result:
         fresh, self._fresh = self._fresh, False
         undoes = statement.verb is not Verb.LOCKING_READ
         if foreseen:

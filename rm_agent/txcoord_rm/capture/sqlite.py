@@ -50,6 +50,9 @@ class SqliteCapture:
     def __init__(self) -> None:
         self._tables: dict[tuple[str, ...], SqliteTable] = {}
 
+    def admit(self, cursor: Any, statement: Statement) -> None:
+        """See `Capture.admit`: functions are built in, or the application's own."""
+
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`. In an open transaction the lock of the one who writes is taken."""
         return below(cursor, lambda raw: self._table_now(Below(raw), statement))

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, inspect, text
 from txcoord_proto.errors import ConfigurationError
 
 from txcoord_rm.catalogue import postgresql, sqlite
+from txcoord_rm.catalogue.mysql import MysqlCatalogue
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.quoting import quoted
 
@@ -62,4 +63,17 @@ def _sqlite(connection: Connection, name: tuple[str, str]) -> Table | None:
     return sqlite.table(rows, name)
 
 
-_READERS: dict[str, Callable[[Connection, tuple[str, str]], Table | None]] = {"postgresql": _postgresql, "sqlite": _sqlite}
+def _mysql(connection: Connection, name: tuple[str, str]) -> Table | None:
+    cursor = connection.connection.cursor()
+    try:
+        return MysqlCatalogue().table(cursor, *name)
+    finally:
+        cursor.close()
+
+
+_READERS: dict[str, Callable[[Connection, tuple[str, str]], Table | None]] = {
+    "postgresql": _postgresql,
+    "mysql": _mysql,
+    "mariadb": _mysql,
+    "sqlite": _sqlite,
+}

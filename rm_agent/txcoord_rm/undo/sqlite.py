@@ -35,6 +35,7 @@ class SqliteUndo:
         connection: In the local transaction. It should enforce foreign keys exactly if the application's connections do.
     """
 
+    at_once = 10_000
     fails_alone = False  # many rows go by one call of the driver, which stops at the one that fails
 
     def __init__(self, connection: Connection) -> None:
