@@ -16,7 +16,7 @@ from txcoord_rm.capture.port import Entry
 from txcoord_rm.undo.images import decode
 from txcoord_sdk.dialects import sqlite_connection
 
-from tests.contract.rm.lite import Database, Written, recognised
+from tests.contract.rm.sqlite_database import Database, Written, recognised
 
 ACCT = "CREATE TABLE acct (id INTEGER PRIMARY KEY, bal NUMERIC NOT NULL, email TEXT UNIQUE COLLATE NOCASE, note)"
 
