@@ -328,6 +328,11 @@ class Client:
         io = self._thread()
         io.post(io.session.rollback_only, xid, reason, sink)
 
+    def query_locks(self, resource: str, keys: list[str], sink: Sink) -> None:
+        """Ask whether rows are free of unfinished global transactions; the sink hears a `LockReply`."""
+        io = self._thread()
+        io.post(io.session.query_locks, resource, keys, sink)
+
     def settled(self, xids: list[str], sink: Sink) -> None:
         """Ask which transactions are settled; the sink hears a `SettledReply`."""
         io = self._thread()

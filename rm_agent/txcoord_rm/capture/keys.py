@@ -123,6 +123,10 @@ class Keys:
                 found += [self._key(need.unique, row) for row in (rows if need.moved else (new,))]
         return list(dict.fromkeys(found))
 
+    def primary(self, row: Row) -> str:
+        """The expression of a row's own key."""
+        return self._key(Unique("", self._table.primary_key, nulls_equal=True), row)
+
     def needs(self, event: Event, changed: Iterable[str]) -> list[Need]:
         """What of a row is locked, the primary key first. Arguments are those of `expressions`."""
         table, columns, update = self._table, set(changed), event is Event.UPDATE

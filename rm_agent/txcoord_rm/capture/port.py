@@ -19,7 +19,7 @@ class Entry:
     """Where undo records of a statement belong.
 
     Args:
-        xid: The global transaction.
+        xid: The global transaction; empty: there is none, the keys are wanted and no record.
         branch_id: Its branch.
         first: Whether nothing of this branch has run in the local transaction before; then the session is checked, too.
         limit_ms: With `first`, milliseconds after which the database shall end the local transaction if it stands still; 0: none.

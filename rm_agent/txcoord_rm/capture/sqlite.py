@@ -238,7 +238,7 @@ class _Plan:
     def _write(self, seen: Sequence[Seen], entry: Entry) -> None:
         """The undo record, if any row is another than before."""
         images = [(self._imaged(one.before), self._imaged(one.after)) for one in seen]
-        if changed := [pair for pair in images if pair[0] != pair[1]]:
+        if entry.xid and (changed := [pair for pair in images if pair[0] != pair[1]]):
             befores, afters = zip(*changed)
             numbers = (entry.branch_id, entry.xid, FORMAT, time.time_ns() // 1_000_000)
             names = (self._table.schema, self._table.name, json.dumps(self._image))

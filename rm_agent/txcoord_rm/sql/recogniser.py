@@ -16,6 +16,7 @@ from txcoord_rm.sql import words
 from txcoord_rm.sql.conditions import equalities
 from txcoord_rm.sql.flavour import Family, Flavour
 from txcoord_rm.sql.lexer import Kind
+from txcoord_rm.sql.locking import locks
 from txcoord_rm.sql.reader import Reader
 from txcoord_rm.sql.statement import Source, Span, Statement, Target, Verb
 
@@ -55,6 +56,7 @@ _MODIFIERS = frozenset({"LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "QUICK", "IG
 _UPDATE_CLAUSES = frozenset({"SET", "FROM", "WHERE", "ORDER", "LIMIT", "RETURNING"})
 _DELETE_CLAUSES = frozenset({"USING", "WHERE", "ORDER", "LIMIT", "RETURNING"})
 _NO_ALIAS = _UPDATE_CLAUSES | _DELETE_CLAUSES | {"PARTITION", "JOIN", "INNER", "LEFT", "CROSS", "FOR", "INDEXED", "NOT"}
+_NO_ALIAS |= {"ON", "NATURAL", "RIGHT", "FULL", "TABLESAMPLE", "GROUP", "HAVING", "WINDOW", "OFFSET", "FETCH"}
 """Words behind a table's name that are no alias of it."""
 _TAILS = frozenset({"ORDER", "LIMIT"})
 
@@ -185,8 +187,20 @@ class _Text(Reader):
             if shared or (self.word(i) == "FOR" and self.word(i + 1) in _LOCKS):
                 if united:
                     raise self.refuse("which rows it locks does not stand at its outermost level", "leave the brackets out")
-                return self._made(Verb.LOCKING_READ, at, locking=Span(self.tokens[i].start, self.tokens[-1].end))
+                return self._locking_read(at, Span(self.tokens[i].start, self.tokens[-1].end))
         return self._made(Verb.READ, at)
+
+    def _locking_read(self, at: int, locking: Span) -> Statement:
+        if self.family is not Family.POSTGRESQL:
+            return self._made(Verb.LOCKING_READ, at, locking=locking)
+        found = locks(self, at, self._target)
+        if found is None:
+            return self._made(Verb.READ, at)
+        target = found.targets[0]
+        pinned = equalities(self, found.where, target, found.joined)
+        return self._made(
+            Verb.LOCKING_READ, at, locking=locking, target=target, locked=found.targets, items=found.items, equalities=pinned
+        )
 
     def _other(self, at: int) -> Statement:
         first = self.word(at)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from txcoord_rm.sql.flavour import Binds
 from txcoord_rm.sql.lexer import Token
+from txcoord_rm.sql.quoting import quoted
 
 
 class Verb(Enum):
@@ -74,6 +76,16 @@ class Target:
     alias: str | None = None
     only: bool = False
 
+    @property
+    def written(self) -> str:
+        """Its name as it may be written in SQL anywhere."""
+        return ".".join(quoted(part) for part in self.parts)
+
+    def reference(self, sql: str, binds: Binds) -> str:
+        """What its columns are called by in the statement, with percent signs that stand for themselves."""
+        name = self.alias or self.name.of(sql)
+        return name.replace("%%", "%") if binds is Binds.PERCENT else name
+
 
 @dataclass(frozen=True, slots=True)
 class Equality:
@@ -117,6 +129,8 @@ class Statement:
         source: Of an INSERT.
         conflict: ON CONFLICT or ON DUPLICATE KEY, from ON up to RETURNING.
         locking: The locking clause of a read, from its first word on.
+        locked: Tables of which it locks rows, on PostgreSQL; the first is its target.
+        items: What follows SELECT of such a read, up to FROM.
         savepoint: Its name, as written.
         either: OR IGNORE and the like of SQLite, IGNORE of MySQL, in upper case; empty: none.
     """
@@ -144,6 +158,8 @@ class Statement:
     source: Source | None = None
     conflict: Span | None = None
     locking: Span | None = None
+    locked: tuple[Target, ...] = ()
+    items: Span | None = None
     savepoint: str = ""
     either: str = ""
 

@@ -75,7 +75,7 @@ class SqliteUndo:
         columns, befores = changes[0].columns, [_there(change.before) for change in changes]
         absent = {n: befores[n] for n, found in enumerate(self._read(table, columns, befores)) if found is None}
         values = ", ".join(incoming(n + 1) for n in range(len(columns)))
-        self._write(f"INSERT OR ABORT INTO {_name(table)} ({', '.join(map(quoted, columns))}) VALUES ({values})", absent.values())
+        self._apply(f"INSERT OR ABORT INTO {_name(table)} ({', '.join(map(quoted, columns))}) VALUES ({values})", absent.values())
         self._ask_for_parents(table, columns, absent.values())
         return self._verified(table, columns, columns, absent)
 
@@ -87,7 +87,7 @@ class SqliteUndo:
         statement = f"DELETE FROM {_name(table)} WHERE {_keyed(table, 0)}"
         carrying = [reference for reference in table.references if reference.on_delete and self._foreign_keys]
         if not carrying:
-            self._write(statement, [keys[n] for n in left])
+            self._apply(statement, [keys[n] for n in left])
             gone = left
         else:
             gone = self._taken_one_by_one(table, carrying, statement, keys, left)
@@ -106,7 +106,7 @@ class SqliteUndo:
                 if self._referred(table, carrying, keys[n]):
                     referred.append(n)
                 else:
-                    self._write(statement, [keys[n]])
+                    self._apply(statement, [keys[n]])
                     gone.append(n)
             if len(referred) == len(pending):
                 break
@@ -134,7 +134,7 @@ class SqliteUndo:
             if unchanged and not self._referred(table, carrying, _values(columns, afters[n], table.primary_key)):
                 matching[n] = befores[n]
         sets = ", ".join(f"{quoted(column)} = {incoming(n + 1)}" for n, column in enumerate(changed))
-        self._write(
+        self._apply(
             f"UPDATE OR ABORT {_name(table)} SET {sets} WHERE {_keyed(table, len(changed))}",
             [
                 (*_values(columns, before, changed), *_values(columns, afters[n], table.primary_key))
@@ -169,7 +169,7 @@ class SqliteUndo:
                 found[start + n] = tuple(map(value, row))
         return found
 
-    def _write(self, statement: str, rows: Iterable[Image]) -> None:
+    def _apply(self, statement: str, rows: Iterable[Image]) -> None:
         """Run a statement for rows of parameters, in this order."""
         if sent := [tuple(map(parameter, row)) for row in rows]:
             self._connection.exec_driver_sql(statement, sent)

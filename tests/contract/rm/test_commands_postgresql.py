@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, create_engine, make_url
-from txcoord_rm import alembic as helper
+from txcoord_rm.alembic import create_tables, drop_tables
 from txcoord_rm.commands.check import check_command
 from txcoord_rm.commands.init import init_command
 from txcoord_rm.commands.undo import undo_command
@@ -98,11 +98,11 @@ def test_the_helper_for_migrations(url: str) -> None:
     engine = create_engine(url)
     with engine.begin() as connection:
         op = Operations(MigrationContext.configure(connection))
-        helper.upgrade(op)
-        helper.upgrade(op)
+        create_tables(op)
+        create_tables(op)
     assert CliRunner().invoke(check_command, [url]).exit_code == 0
     with engine.begin() as connection:
-        helper.downgrade(Operations(MigrationContext.configure(connection)))
+        drop_tables(Operations(MigrationContext.configure(connection)))
     assert CliRunner().invoke(check_command, [url]).exit_code == 1
     engine.dispose()
 

@@ -28,6 +28,7 @@ def part(statement: Statement, name: str) -> str | None:
         (PSYCOPG, "((SELECT 1) UNION (SELECT 2))", Verb.READ),
         (PSYCOPG, "(WITH x AS (SELECT 1) SELECT * FROM x)", Verb.READ),
         (PSYCOPG, "WITH x AS (SELECT 1) (SELECT * FROM x)", Verb.READ),
+        (PSYCOPG, "WITH q AS (SELECT 1) SELECT * FROM q FOR UPDATE", Verb.READ),
         (PSYCOPG, "WITH RECURSIVE x(n) AS (SELECT 1) SEARCH DEPTH FIRST BY n SET o SELECT * FROM x", Verb.READ),
         (PSYCOPG, "TABLE t", Verb.READ),
         (PSYCOPG, "SELECT ' ; update t set a = 1'; ", Verb.READ),
@@ -316,3 +317,43 @@ def test_names_of_what_is_returned(returning: str, names: tuple[str, ...]) -> No
 def test_what_an_update_with_further_tables_chooses_by(sql: str, chosen_by: set[str], unsteady: str) -> None:
     statement = PSYCOPG.recognise(sql)
     assert (statement.chosen_by - {"in"}, statement.unsteady) == (chosen_by, unsteady)
+
+
+@pytest.mark.parametrize(
+    ("sql", "locked", "items"),
+    [
+        ("SELECT * FROM t FOR UPDATE", ["t"], "*"),
+        (
+            "SELECT a, extract(day FROM b) AS d FROM s.t AS x WHERE a IS DISTINCT FROM 1 FOR SHARE",
+            ["s.t x"],
+            "a, extract(day FROM b) AS d",
+        ),
+        ("SELECT 1 FROM ONLY t, u JOIN v w ON u.a = w.a WHERE t.a = 1 FOR NO KEY UPDATE NOWAIT", ["t", "u", "v w"], "1"),
+        ("SELECT 1 FROM t LEFT JOIN u ON t.a = u.a FOR UPDATE OF t SKIP LOCKED", ["t"], "1"),
+        ('SELECT 1 FROM t a, t "B", LATERAL (SELECT a.x) AS l FOR UPDATE OF a FOR KEY SHARE OF "B"', ["t a", 't "B"'], "1"),
+        ("SELECT 1 FROM t NATURAL JOIN u ORDER BY 1 LIMIT 3 FOR UPDATE", ["t", "u"], "1"),
+        ("WITH q AS (SELECT 1), r (a) AS (SELECT 2) SELECT 1 FROM t, q, r FOR UPDATE", ["t"], "1"),
+        ("WITH RECURSIVE q (n) AS (SELECT 1) SEARCH DEPTH FIRST BY n SET t SELECT 1 FROM t, n FOR UPDATE", ["t", "n"], "1"),
+    ],
+)
+def test_what_a_locking_read_locks(sql: str, locked: list[str], items: str) -> None:
+    statement = PSYCOPG.recognise(sql)
+    assert statement.verb is Verb.LOCKING_READ
+    assert [" ".join(filter(None, (t.name.of(sql), t.alias))) for t in statement.locked] == locked
+    assert part(statement, "items") == items
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT FROM t FOR UPDATE",
+        "SELECT 1 FOR UPDATE",
+        "SELECT * FROM (SELECT * FROM t) AS q FOR UPDATE",
+        "SELECT * FROM (t JOIN u ON t.a = u.a) FOR UPDATE",
+        "SELECT * FROM t, f(1) AS g FOR UPDATE OF g",
+        "SELECT * FROM t AS x (a, b) FOR UPDATE",
+    ],
+)
+def test_locking_reads_of_which_that_is_not_certain(sql: str) -> None:
+    with pytest.raises(UnsupportedSqlError):
+        PSYCOPG.recognise(sql)

@@ -12,20 +12,22 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from txcoord_proto.errors import ConfigurationError, LockConflictError, UnsupportedSqlError
+from txcoord_proto.errors import ConfigurationError, UnsupportedSqlError
 
 from txcoord_rm.capture.port import Entry, Result
+from txcoord_rm.capture.postgresql import checks
 from txcoord_rm.capture.postgresql.admission import may_change, shows_old
 from txcoord_rm.capture.postgresql.cursors import execute_many
 from txcoord_rm.capture.postgresql.foreseen import foreseen
 from txcoord_rm.capture.postgresql.functions import Functions
-from txcoord_rm.capture.postgresql.rewrite import MOVED, TABLE, Captured, Server, capture
+from txcoord_rm.capture.postgresql.reading import capture_read
+from txcoord_rm.capture.postgresql.rewrite import Captured, Server, capture
 from txcoord_rm.catalogue.postgresql import query, table
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.flavour import Binds
 from txcoord_rm.sql.quoting import literal, quoted
 from txcoord_rm.sql.recogniser import SHORT
-from txcoord_rm.sql.statement import Statement
+from txcoord_rm.sql.statement import Statement, Target, Verb
 from txcoord_rm.sql.unsupported import refuse
 
 _SERVER = """
@@ -75,7 +77,11 @@ class PostgresqlCapture:
 
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`."""
-        name = _name(statement)
+        assert statement.target is not None
+        return self._table(cursor, statement, statement.target)
+
+    def _table(self, cursor: Any, statement: Statement, target: Target) -> Table:
+        name = target.written
         if name in self._ambiguous:
             cursor.execute(f"SELECT pg_catalog.to_regclass({literal(name)})::oid::bigint")
             known = self._ambiguous[name].get(cursor.fetchone()[0])
@@ -111,12 +117,12 @@ class PostgresqlCapture:
         with self._doubting(statement, table):
             cursor.execute(captured.spliced.sql, captured.spliced.bind(parameters, _own(entry)))
         description = cursor.description
-        touched = self._touched(cursor.fetchall(), statement, table)
-        keys = frozenset(key for row in touched for key in row[1])
-        if not captured.returns:
+        touched = [row for row in cursor.fetchall() if row[captured.keys] is not None]
+        keys = _keys(touched, captured)
+        if captured.shown is None:
             return Result(keys, len(touched))
-        hidden = captured.hidden
-        return Result(keys, len(touched), description[hidden:], [tuple(row[hidden:]) for row in touched])
+        shown = slice(*captured.shown)
+        return Result(keys, len(touched), description[shown], [tuple(row[shown]) for row in touched])
 
     def run_many(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:
         """See `Capture.run_many`: as of DB-API's `executemany`, rows that the statement returns are not to be had."""
@@ -131,8 +137,8 @@ class PostgresqlCapture:
         bound = [captured.spliced.bind(row, _own(entry)) for row in rows]
         with self._doubting(statement, table):
             found = execute_many(cursor, captured.spliced.sql, bound) if bound else ()
-        touched = self._touched(found, statement, table)
-        return Result(keys.union(key for row in touched for key in row[1]), rowcount + len(touched))
+        touched = [row for row in found if row[captured.keys] is not None]
+        return Result(keys | _keys(touched, captured), rowcount + len(touched))
 
     def _read(self, cursor: Any, statement: Statement, name: str, before: _Known | None) -> Table:
         cursor.execute(query(name))
@@ -165,16 +171,21 @@ class PostgresqlCapture:
                 f"before version 18 FROM and WHERE are evaluated twice, and {name}() may say something else each time",
                 "put it into a query of WITH",
             )
+        further = tuple(self._table(cursor, statement, target) for target in statement.locked[1:])
         cached = self._short if len(statement.sql) <= SHORT else self._long
         try:
-            return cached(statement, table, server, bare, entry.first, entry.first and entry.limit_ms > 0)
+            return cached(statement, (table, *further), server, bare, entry.first, entry.first and entry.limit_ms > 0)
         except UnsupportedSqlError:
             self._doubt(statement, table)  # so that the reason is looked at again, once somebody has mended it
             raise
 
-    def _rewritten(self, statement: Statement, table: Table, server: Server, bare: bool, first: bool, limited: bool) -> Captured:
+    def _rewritten(
+        self, statement: Statement, tables: tuple[Table, ...], server: Server, bare: bool, first: bool, limited: bool
+    ) -> Captured:
         binds = Binds.NONE if bare and self._binds is Binds.PERCENT else self._binds
-        return capture(statement, table, server, binds, first, limited)
+        if statement.verb is Verb.LOCKING_READ:
+            return capture_read(statement, tables, binds, first, limited)
+        return capture(statement, tables[0], server, binds, first, limited)
 
     def _learnt(self, cursor: Any) -> Server:
         cursor.execute(_SERVER)
@@ -187,48 +198,32 @@ class PostgresqlCapture:
         self._server = Server(version, f"{quoted(schema)}.txcoord_undo_log")
         return self._server
 
-    def _touched(self, rows: Sequence[Any], statement: Statement, table: Table) -> Sequence[Any]:
-        """Results but those that say that no row was touched, if all is as it was taken to be."""
-        if unfit := next((row[0] for row in rows if row[0]), ""):
-            found = unfit.split(", ")
-            if MOVED in found:
-                raise LockConflictError(
-                    f"a row of {table.schema}.{table.name} got another primary key while the statement waited for it: "
-                    "roll the transaction back and run it again"
-                )
-            if TABLE in found:
-                self._doubt(statement, table)
-                raise LockConflictError(
-                    f"what was known of table {table.schema}.{table.name} does not hold any more, or does not here: "
-                    "roll the transaction back and run it again"
-                )
-            raise ConfigurationError(
-                f"under this session's setting of {unfit} rows would not be put back exactly: set DateStyle to ISO, "
-                "extra_float_digits to 1 or more, IntervalStyle to postgres and standard_conforming_strings to on, "
-                "then begin the transaction anew"
-            )
-        return [row for row in rows if row[1] is not None]
-
     @contextmanager
     def _doubting(self, statement: Statement, table: Table) -> Iterator[None]:
-        """If the database knows a name or type otherwise than the statement has it, facts of the table may be at fault, too."""
+        """If something is wrong, or the database knows a name or type otherwise, facts of the table are read again next time."""
         try:
             yield
         except Exception as error:
-            if str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)).startswith("42"):
+            wrong = checks.found(error)
+            if checks.TABLE in wrong or str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)).startswith("42"):
                 self._doubt(statement, table)
+            if wrong:
+                raise checks.explained(wrong, [table]) from error
             raise
 
     def _doubt(self, statement: Statement, table: Table) -> None:
-        name = _name(statement)
+        assert statement.target is not None
+        name = statement.target.written
         self._tables.pop(name, None)
         self._doubted[name] = table
         self._ambiguous.get(name, {}).pop(table.oid, None)
+        for further in statement.locked[1:]:
+            if known := self._tables.pop(further.written, None):
+                self._doubted[further.written] = known.table
 
 
-def _name(statement: Statement) -> str:
-    assert statement.target is not None
-    return ".".join(quoted(part) for part in statement.target.parts)
+def _keys(touched: Sequence[Any], captured: Captured) -> frozenset[str]:
+    return frozenset(key for row in touched for key in row[captured.keys])
 
 
 def _own(entry: Entry) -> dict[str, object]:

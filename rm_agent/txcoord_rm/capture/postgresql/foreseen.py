@@ -11,7 +11,7 @@ from itertools import islice, product
 from typing import Any
 from uuid import UUID
 
-from txcoord_rm.capture.keys import Keys
+from txcoord_rm.capture.keys import Keys, Need
 from txcoord_rm.catalogue.table import Column, Event, Table
 from txcoord_rm.sql.lexer import Kind, Token
 from txcoord_rm.sql.statement import Statement, Verb
@@ -31,12 +31,16 @@ def foreseen(statement: Statement, table: Table, changed: Iterable[str], paramet
         changed: Columns that it may change.
         parameters: Of the application.
     """
-    if statement.verb not in (Verb.UPDATE, Verb.DELETE):
-        return None
-    keys = Keys(table)
-    primary, *others = keys.needs(Event(statement.verb.value), changed)
-    if any(not need.shared for need in others) or (statement.verb is Verb.UPDATE and primary.moved):
-        return None
+    keys, others = Keys(table), list[Need]()
+    match statement.verb:
+        case Verb.UPDATE | Verb.DELETE:
+            primary, *others = keys.needs(Event(statement.verb.value), changed)
+            if any(not need.shared for need in others) or (statement.verb is Verb.UPDATE and primary.moved):
+                return None
+        case Verb.LOCKING_READ if len(statement.locked) == 1:
+            pass
+        case _:
+            return None
     values = [_values(statement, table.column(name), parameters) for name in table.primary_key]
     if any(found is None for found in values):
         return None

@@ -12,28 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from txcoord_rm.capture.keys import Keys, Row
+from txcoord_rm.capture.postgresql import checks
 from txcoord_rm.capture.postgresql.admission import OLD_OR_NEW, check, may_change, shows_old
 from txcoord_rm.capture.splice import Splice, Spliced
 from txcoord_rm.catalogue.table import Event, Table
 from txcoord_rm.sql.flavour import Binds
 from txcoord_rm.sql.quoting import literal, quoted
 from txcoord_rm.sql.statement import Span, Statement, Verb
-
-_LIMITED = "idle_in_transaction_session_timeout", "statement_timeout", "transaction_timeout", "lock_timeout"
-# current_setting of what does not exist is NULL
-_LIMITS = (
-    "(SELECT count(set_config(name, ms::text, true)) AS changed FROM (VALUES ({})) AS l (ms), (VALUES "
-    + ", ".join(f"('{name}')" for name in _LIMITED)
-    + ") AS n (name) WHERE current_setting(name, true) = '0' OR current_setting(name, true)::interval > ms * interval '1 ms') "
-)
-_SETTINGS = {
-    "DateStyle": "current_setting('DateStyle') NOT LIKE 'ISO%'",
-    "extra_float_digits": "current_setting('extra_float_digits')::integer < 1",
-    "IntervalStyle": "current_setting('IntervalStyle') = 'sql_standard'",
-    "standard_conforming_strings": "current_setting('standard_conforming_strings') <> 'on'",
-}
-TABLE, MOVED = "table", "moved"
-"""What a statement may find wrong besides settings: the table is not as it was known; a row got another primary key meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +38,17 @@ class Server:
 class Captured:
     """What is run instead of a statement.
 
-    It always has a row. In each, the columns are: what is not as it was taken to be, names with a comma between them, empty if
-    all is; the row's lock keys, an array of text, NULL if no row was touched; what else is `hidden`; those of the application.
+    It always has a row. Where no row was touched, its lock keys are NULL.
 
     Args:
         spliced: It, with the parameters `xid`, `branch_id`, and `limit_ms` if it is to set limits.
-        hidden: How many columns stand before those of the application.
-        returns: Whether the application wants rows.
+        keys: Which column has a row's lock keys, an array of text.
+        shown: The first column of the application, and the first behind its last; None: it wants no rows.
     """
 
     spliced: Spliced
-    hidden: int
-    returns: bool
+    keys: int
+    shown: tuple[int, int | None] | None
 
 
 def capture(
@@ -97,9 +81,8 @@ class _Rewriter:
         self.keys = Keys(table)
         assert statement.target is not None
         self.target = statement.target
-        doubled = "%%" if binds is Binds.PERCENT else "%"  # `ours` doubles it again
-        self.alias = (self.target.alias or "").replace(doubled, "%")
-        self.reference = self.alias or self.target.name.of(statement.sql).replace(doubled, "%")
+        self.reference = self.target.reference(statement.sql, binds)
+        self.alias = self.reference if self.target.alias else ""
         self.image = self._image()
         self.joins_itself = statement.verb is Verb.UPDATE and not self.both
 
@@ -123,7 +106,7 @@ class _Rewriter:
         splice.ours(") SELECT txcoord_s.*, " + ("txcoord_u.*" if whole else f"txcoord_keys{shown}") + " FROM (")
         self._checks(old, first, limited)
         splice.ours(") AS txcoord_s LEFT JOIN txcoord_u ON true")
-        return Captured(splice.spliced(), 4 if whole else 2, s.returning is not None)
+        return Captured(splice.spliced(), 1, (4 if whole else 2, None) if s.returning is not None else None)
 
     def _returned(self) -> list[str]:
         """Names of the application's columns; none: they are not known, so that all that it has not asked for comes with them."""
@@ -159,19 +142,10 @@ class _Rewriter:
         return pinned.issuperset(self.table.primary_key)
 
     def _checks(self, old: Row, first: bool, limited: bool) -> None:
-        """What is not as it was taken to be. It stands on the outer side of a join, so that limits are set before rows wait.
-
-        A name is resolved where the statement is parsed, as its own are; that of the table stays right with a prepared statement.
-        """
-        name = literal(".".join(quoted(part) for part in self.target.parts))
-        wrong = {TABLE: f"{name}::regclass::oid <> {self.table.oid} OR {self.table.altered}"} | (_SETTINGS if first else {})
+        wrong = {checks.TABLE: checks.altered(self.target, self.table)}
         if self.joins_itself:
-            wrong[MOVED] = self._missed(old)
-        cases = ", ".join(f"CASE WHEN {condition} THEN {literal(name)} END" for name, condition in wrong.items())
-        self.splice.ours(f"SELECT concat_ws(', ', {cases}) AS txcoord_unfit")
-        if limited:
-            before, after = _LIMITS.split("{}")
-            self.splice.ours(f" FROM {before}").parameter("limit_ms", "integer").ours(f"{after}AS l WHERE changed IS NOT NULL")
+            wrong[checks.MOVED] = self._missed(old)
+        checks.write(self.splice, wrong, first, limited)
 
     def _theirs(self, returning: Span) -> None:
         """What the application wants back; where the rows are joined with themselves, a star is the target's columns only."""
