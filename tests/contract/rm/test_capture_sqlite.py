@@ -374,6 +374,16 @@ def test_columns_that_nobody_told_of_are_never_lost(database: Database) -> None:
     assert database.rows("acct") == before
 
 
+def test_outside_a_global_transaction_only_the_keys_are_wanted(database: Database) -> None:
+    def work(connection: Connection) -> frozenset[str]:
+        cursor, statement = connection.connection.cursor(), recognised("UPDATE acct SET bal = 1 WHERE id = 1")
+        table = database.capture.table(cursor, statement)
+        return database.capture.run(cursor, statement, table, None, Entry("", 0)).keys
+
+    assert database.local(work) == {"main.acct(id)=(1)"}
+    assert database.log() == []
+
+
 def test_reads_that_are_under_way_go_on(database: Database) -> None:
     def work(connection: Connection) -> list[int]:
         reader = connection.connection.cursor()
