@@ -91,7 +91,10 @@ class SqliteCapture:
             raise
 
     def _table(self, connection: Below, statement: Statement) -> SqliteTable:
-        assert statement.target is not None, "only statements that change rows are asked about"
+        if statement.target is None or statement.verb is Verb.LOCKING_READ:
+            raise refuse(
+                statement.sql, "SQLite locks no rows, but the whole file", "read without a lock, and write what depends on it"
+            )
         parts = statement.target.parts
         ((version, temporary),) = connection.rows(_SCHEMA, (parts[-1],))
         known = self._tables.get(parts)

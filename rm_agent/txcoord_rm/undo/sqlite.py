@@ -1,6 +1,7 @@
 """SQLite: rows are compared here, value by value to the bit, and go back one by one under the lock of the one who writes.
 
-Foreign keys are asked at the end, as at a COMMIT, because rows of one statement may refer to each other in any order.
+A table may say of its constraints that rows in the way are replaced: OR ABORT overrides that, or rows of others would go. Foreign
+keys are asked at the end, as at a COMMIT, because rows of one statement may refer to each other in any order.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class SqliteUndo:
         columns, befores = changes[0].columns, [_there(change.before) for change in changes]
         absent = {n: befores[n] for n, found in enumerate(self._read(table, columns, befores)) if found is None}
         values = ", ".join(incoming(n + 1) for n in range(len(columns)))
-        self._apply(f"INSERT INTO {_name(table)} ({', '.join(map(quoted, columns))}) VALUES ({values})", absent.values())
+        self._apply(f"INSERT OR ABORT INTO {_name(table)} ({', '.join(map(quoted, columns))}) VALUES ({values})", absent.values())
         self._ask_for_parents(table, columns, absent.values())
         return self._verified(table, columns, columns, absent)
 
@@ -99,15 +100,18 @@ class SqliteUndo:
         self, table: Table, carrying: Sequence[Reference], statement: str, keys: Sequence[Image], left: Sequence[int]
     ) -> list[int]:
         """Delete rows that nobody refers to, until there are no more of them: they may have referred to each other."""
-        gone, pending, found = list[int](), list(left), True
-        while found:
-            found = False
-            for n in pending[::-1]:
-                if not self._referred(table, carrying, keys[n]):
+        gone, pending = list[int](), list(left)
+        while pending:
+            referred = []
+            for n in pending:
+                if self._referred(table, carrying, keys[n]):
+                    referred.append(n)
+                else:
                     self._apply(statement, [keys[n]])
-                    pending.remove(n)
                     gone.append(n)
-                    found = True
+            if len(referred) == len(pending):
+                break
+            pending = referred[::-1]
         return gone
 
     def set_back(self, table: Table, changes: Sequence[Change]) -> Undone:
@@ -132,7 +136,7 @@ class SqliteUndo:
                 matching[n] = befores[n]
         sets = ", ".join(f"{quoted(column)} = {incoming(n + 1)}" for n, column in enumerate(changed))
         self._apply(
-            f"UPDATE {_name(table)} SET {sets} WHERE {_keyed(table, len(changed))}",
+            f"UPDATE OR ABORT {_name(table)} SET {sets} WHERE {_keyed(table, len(changed))}",
             [
                 (*_values(columns, before, changed), *_values(columns, afters[n], table.primary_key))
                 for n, before in matching.items()

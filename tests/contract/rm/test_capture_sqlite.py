@@ -16,7 +16,7 @@ from txcoord_rm.capture.port import Entry
 from txcoord_rm.undo.images import decode
 from txcoord_sdk.dialects import sqlite_connection
 
-from tests.contract.rm.lite import Database, Written, recognised
+from tests.contract.rm.sqlite_database import Database, Written, recognised
 
 ACCT = "CREATE TABLE acct (id INTEGER PRIMARY KEY, bal NUMERIC NOT NULL, email TEXT UNIQUE COLLATE NOCASE, note)"
 
@@ -299,6 +299,7 @@ def test_ten_thousand_rows_and_more_columns_than_a_function_takes(database: Data
         ("SELECT load_extension('x')", "load_extension"),
         ("UPDATE acct SET bal = changes()", "rowcount"),
         ("SELECT total_changes()", "rowcount"),
+        ("SELECT * FROM acct FOR UPDATE", "locks no rows"),
         ("UPDATE t SET v = 1", "no primary key"),
         ("UPDATE k SET rowid = 7", "has no column rowid"),
         ("INSERT INTO k VALUES (NULL, 1)", "no value in its primary key"),
@@ -371,6 +372,16 @@ def test_columns_that_nobody_told_of_are_never_lost(database: Database) -> None:
     with pytest.raises(UnsupportedSqlError, match="which columns it changes"):
         database.local(work)
     assert database.rows("acct") == before
+
+
+def test_outside_a_global_transaction_only_the_keys_are_wanted(database: Database) -> None:
+    def work(connection: Connection) -> frozenset[str]:
+        cursor, statement = connection.connection.cursor(), recognised("UPDATE acct SET bal = 1 WHERE id = 1")
+        table = database.capture.table(cursor, statement)
+        return database.capture.run(cursor, statement, table, None, Entry("", 0)).keys
+
+    assert database.local(work) == {"main.acct(id)=(1)"}
+    assert database.log() == []
 
 
 def test_reads_that_are_under_way_go_on(database: Database) -> None:

@@ -11,7 +11,7 @@ from txcoord_proto.errors import UnsupportedSqlError
 from txcoord_rm.catalogue.sqlite import SqliteTable, table
 from txcoord_rm.catalogue.table import Event, Unique
 
-from tests.contract.rm.lite import Database
+from tests.contract.rm.sqlite_database import Database
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import Connection
 from txcoord_proto.errors import UnsupportedSqlError
 
-from tests.contract.rm.lite import Database, Written, plain_result, rows
+from tests.contract.rm.sqlite_database import Database, Written, plain_result, rows
 
 STATEMENTS = int(os.environ.get("TXCOORD_STATEMENTS", "3000"))
 TYPES = [

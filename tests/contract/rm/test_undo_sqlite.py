@@ -15,7 +15,7 @@ from txcoord_rm.catalogue.facts import facts_on
 from txcoord_rm.undo.item import CorruptRecordError
 from txcoord_rm.undo.log import Difference, forget, undo
 
-from tests.contract.rm.lite import Database, Written
+from tests.contract.rm.sqlite_database import Database, Written
 
 ACCT = "CREATE TABLE acct (id INTEGER PRIMARY KEY, bal NUMERIC NOT NULL, email TEXT UNIQUE COLLATE NOCASE, note)"
 REFERRED = "rows that refer to it would go, or change, with it"
@@ -157,6 +157,23 @@ def test_a_value_that_somebody_else_has_taken(database: Database) -> None:
     assert "UNIQUE constraint failed: acct.email" in difference.reason
 
 
+def test_a_value_that_somebody_else_has_taken_where_the_table_says_replace(database: Database) -> None:
+    database.plain(
+        "CREATE TABLE u (id INTEGER PRIMARY KEY ON CONFLICT REPLACE, v UNIQUE ON CONFLICT REPLACE, w UNIQUE ON CONFLICT IGNORE)",
+        "INSERT INTO u VALUES (1, 1, 1), (2, 2, 2), (3, 3, 3)",
+    )
+    for statement, foreign in (
+        ("UPDATE u SET v = 10 WHERE id = 1", "INSERT INTO u VALUES (9, 1, 9)"),
+        ("DELETE FROM u WHERE id = 2", "INSERT INTO u VALUES (8, 2, 8)"),
+        ("UPDATE u SET w = 30 WHERE id = 3", "INSERT INTO u VALUES (7, 7, 3)"),
+    ):
+        branch = database.branch(statement)
+        database.plain(foreign)
+        written = database.rows("u")
+        assert "UNIQUE constraint failed" in database.undo(branch)[0].reason
+        assert database.rows("u") == written
+
+
 def test_a_rollback_that_comes_first_keeps_phase_one_out(database: Database) -> None:
     assert database.undo(1) == []
     assert database.log() == [(1, 1, "GUARD")]
@@ -252,6 +269,10 @@ def test_own_rows_that_would_go_with_a_row_are_undone_too(enforcing: Database) -
         enforcing,
         "INSERT INTO tree VALUES (2, 1), (3, 2), (4, 2)",
         "INSERT INTO tree SELECT id + 10, id FROM tree",
+        "WITH RECURSIVE n (i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 600) "
+        "INSERT INTO tree SELECT i, nullif(i - 1, 99) FROM n",
+        "WITH RECURSIVE n (i) AS (SELECT 1600 UNION ALL SELECT i - 1 FROM n WHERE i > 1100) "
+        "INSERT INTO tree SELECT i, nullif(i - 1, 1099) FROM n",
         tables=("tree",),
     )
 
