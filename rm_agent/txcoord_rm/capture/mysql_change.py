@@ -52,7 +52,10 @@ class Change(Run):
         reading = Reading(self._table, self._written, keys.columns)
         before, _ = self._matching(reading, entry)
         returning: list[Part] = [" RETURNING ", s.returning] if s.returning is not None else []
-        self._change([self._head(), self._alias], before, returning)
+        if returning and not before:  # a condition that is never true would return no columns
+            self._execute(["SELECT ", s.returning, " FROM ", self._target.name, self._alias, " LIMIT 0"])
+        else:
+            self._change([self._head(), self._alias], before, returning)
         rowcount, lastrowid, description = self._cursor.rowcount, self._cursor.lastrowid, self._cursor.description
         with unrecorded():
             rows = self._cursor.fetchall() if s.returning is not None else ()

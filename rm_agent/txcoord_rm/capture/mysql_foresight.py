@@ -112,7 +112,8 @@ def said(statement: Statement, column: Column, token: Token, parameters: Any) ->
 
 
 def _text(column: Column, constant: str) -> Value:
-    return Value(constant, canonical(column, of_column(column, constant)), asked=True)
+    own = constant if column.charset == "utf8mb4" else f"CONVERT({constant} USING {column.charset})"
+    return Value(own, canonical(column, of_column(column, constant)), asked=True)
 
 
 def _bound(statement: Statement, token: Token, parameters: Any) -> Any:

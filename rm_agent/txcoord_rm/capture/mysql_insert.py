@@ -97,11 +97,12 @@ class Insert(Run):
         reading = Reading(self._table, self._written, keys.columns)
         columns = ours(reading.columns(quoted(self._target.parts[-1])), parameters, self._flavour.binds)
         execute(self._cursor, f"{text}{' RETURNING' if s.returning is None else ','} {columns}", parameters)
+        lastrowid = self._cursor.lastrowid
         description = None if s.returning is None else self._cursor.description[: -reading.width]
         with unrecorded():
             rows = list(self._cursor.fetchall())
             seen = [reading.seen(row[-reading.width :]) for row in rows]
-            lastrowid = self._last_numbered(seen, reading)
+            lastrowid = lastrowid if s.returning is not None else self._last_numbered(seen, reading)
             self._number(entry, seen)
             found = self._recorded(entry, keys, reading, [(None, row) for row in seen])
             shown = () if s.returning is None else [row[: -reading.width] for row in rows]

@@ -70,6 +70,8 @@ class Run:
         cells = [image(c, row) if c.base == "timestamp" else f"{row}.{quoted(c.name)}" for c in columns]
         if not keys:
             return "1 = 0"
+        if len(keys) == 1:
+            return " AND ".join(f"{cell} = {value}" for cell, value in zip(cells, keys[0]))
         if len(cells) == 1:
             return f"{cells[0]} IN ({', '.join(value for (value,) in keys)})"
         return f"({', '.join(cells)}) IN ({', '.join('(' + ', '.join(key) + ')' for key in keys)})"

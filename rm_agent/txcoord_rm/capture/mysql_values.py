@@ -25,9 +25,10 @@ _LABELS = frozenset({"enum", "set"})
 _AS_WRITTEN = frozenset({"date", "time", "datetime", "uuid", "inet4", "inet6"})
 _NUMBER = re.compile(r"-?[0-9.]+(?:e[+-]?[0-9]+)?", re.ASCII)
 _HEX = re.compile(r"(?:[0-9A-F]{2})*", re.ASCII)
-_WIDE = frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii", "latin1", "latin2", "koi8r"})
-"""Character sets of which every character has one place in Unicode, and back."""
-_LONG = 1024
+_READABLE = frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii"})
+"""Character sets whose bytes are those of utf8mb4. Of others the bytes are kept: a constant has to be of the column's own
+character set, for MariaDB 10.11 does not find it in a list of rows otherwise."""
+_LONG = 4096
 TOO_LONG = "?"
 """Instead of bytes whose text is longer than max_allowed_packet: of that the database would make NULL."""
 
@@ -41,7 +42,7 @@ class UnknownTypeError(Exception):
 
 def by_bytes(column: Column) -> bool:
     """Whether the texts are hexadecimal."""
-    return column.base in _BYTES | _SHAPES or (column.base in _TEXTS and column.charset not in _WIDE)
+    return column.base in _BYTES | _SHAPES or (column.base in _TEXTS and column.charset not in _READABLE)
 
 
 def image(column: Column, row: str) -> str:
@@ -108,7 +109,7 @@ def constant(column: Column, text: str | None, in_utc: bool = False) -> str:
     if base in _LABELS:
         return _matching(_NUMBER, text.partition(" ")[0])
     if base in _TEXTS or base == "json":
-        return text_constant(text)
+        return text_constant(text, column.charset or "utf8mb4")
     raise UnknownTypeError(column)
 
 
@@ -161,7 +162,7 @@ def canonical(column: Column, cell: str) -> str:
 
 def bytewise(column: Column) -> str:
     """How texts of a column are compared: `exact`ly, with blanks at the end left out (`padded`), or otherwise (empty)."""
-    if column.charset not in _WIDE or not column.collation.endswith("_bin"):
+    if column.charset not in _READABLE or not column.collation.endswith("_bin"):
         return ""
     return "padded" if _pads(column) else "exact"
 
@@ -181,12 +182,12 @@ def is_text(column: Column) -> bool:
     return column.base in _TEXTS
 
 
-def text_constant(text: str) -> str:
-    """SQL for a text, whatever it is made of."""
+def text_constant(text: str, charset: str = "utf8mb4") -> str:
+    """SQL for a text, whatever it is made of, in a character set whose bytes are those of utf8mb4."""
     data = text.encode()
     if len(data) <= _LONG:
-        return f"_utf8mb4 x'{data.hex()}'"
-    return f"CONVERT(FROM_BASE64('{b64encode(data).decode()}') USING utf8mb4)"
+        return f"_{charset} x'{data.hex()}'"
+    return f"CONVERT(FROM_BASE64('{b64encode(data).decode()}') USING {charset})"
 
 
 def _matching(pattern: re.Pattern[str], text: str) -> str:

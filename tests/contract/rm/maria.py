@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from txcoord_rm.capture.mysql import MysqlCapture
@@ -23,6 +24,8 @@ from txcoord_rm.undo.restorer import Difference
 
 FLAVOUR = Flavour(Family.MYSQL, Binds.PERCENT, backslashes=True)
 RECOGNISERS = {binds: Recogniser(Flavour(Family.MYSQL, binds, backslashes=True)) for binds in (Binds.PERCENT, Binds.NONE)}
+EACH_DRIVER = pytest.mark.parametrize("maria", ["pymysql", "aiomysql"], indirect=True)
+"""Of a test in which a driver may show otherwise than another what the database says."""
 Found = TypeVar("Found")
 Text = str | tuple[str, Any]
 """A statement, or one and its parameters."""
@@ -156,8 +159,8 @@ class Maria:
         return self.work(lambda c: sorted((tuple(r) for r in c.exec_driver_sql(f"SELECT {columns} FROM {table}")), key=repr))
 
     def state(self, *tables: str) -> list[Any]:
-        """What tells one state of tables from another, to the bit."""
-        return self.work(lambda c: [tuple(c.exec_driver_sql(f"CHECKSUM TABLE {t}").one()) for t in tables])
+        """All that tables hold, to the bit; CHECKSUM TABLE counts also what is left in the place of a NULL."""
+        return self.work(lambda connection: [_dump(connection, table) for table in tables])
 
     def images(self, branch_id: int | None = None) -> list[tuple[str, list[str], list[Any], list[Any]]]:
         """Table, columns and images of the last branch's records."""
@@ -172,3 +175,24 @@ class Maria:
         return self.work(
             lambda c: [tuple(r) for r in c.exec_driver_sql("SELECT branch_id, seq, state FROM txcoord_undo_log ORDER BY 1, 2")]
         )
+
+
+def _dump(connection: Connection, table: str) -> list[Any]:
+    connection.exec_driver_sql("SET time_zone = '+00:00'")
+    query = "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
+    columns = [
+        _bits(f"`{name}`", kind) for name, kind in connection.exec_driver_sql(query + " ORDER BY ordinal_position", (table,))
+    ]
+    return sorted((tuple(row) for row in connection.exec_driver_sql(f"SELECT {', '.join(columns)} FROM {table}")), key=repr)
+
+
+def _bits(cell: str, kind: str) -> str:
+    if kind in ("float", "double"):
+        return f"CAST({cell} * 1e0 AS CHAR)"
+    if kind in ("enum", "set", "bit"):
+        return f"{cell} + 0"
+    return (
+        f"HEX({cell})"
+        if any(part in kind for part in ("char", "text", "blob", "binary", "geom", "point"))
+        else f"CAST({cell} AS CHAR)"
+    )

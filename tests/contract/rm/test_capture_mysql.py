@@ -13,7 +13,7 @@ from txcoord_proto.errors import UnsupportedSqlError
 from txcoord_rm.capture.port import Entry, UnrecordedError
 from txcoord_rm.catalogue import mysql as catalogue
 
-from tests.contract.rm.maria import Maria
+from tests.contract.rm.maria import EACH_DRIVER, Maria
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,7 @@ def weights(text: str) -> str:
     return "".join(f"00{ord(character):02X}" for character in text.upper())
 
 
+@EACH_DRIVER
 def test_an_update_by_key(maria: Maria) -> None:
     ran = maria.run("UPDATE acct SET bal = bal - %(x)s WHERE id = %(id)s", {"x": 5, "id": 1})
     assert (ran.rowcount, ran.keys, ran.description) == (1, {key(maria, "(id)=(1)")}, None)
@@ -40,6 +41,7 @@ def test_an_update_by_key(maria: Maria) -> None:
     assert [str(r[1]) for r in maria.rows("acct")] == ["95.00", "200.00", "300.00"]
 
 
+@EACH_DRIVER
 def test_positional_parameters_keep_their_order(maria: Maria) -> None:
     sql = "UPDATE acct AS a SET a.note = %s WHERE a.id IN (%s, %s) AND a.bal < %s ORDER BY id LIMIT %s"
     assert maria.run(sql, ("n", 1, 2, 150, 5)).rowcount == 1
@@ -121,6 +123,7 @@ def test_order_and_limit_and_chance(maria: Maria) -> None:
     assert [str(r[1]) for r in maria.rows("acct")] == ["100.00", "200.00", "300.00"]
 
 
+@EACH_DRIVER
 def test_delete_and_what_it_returns(maria: Maria) -> None:
     ran = maria.run("DELETE FROM acct WHERE id < %s RETURNING id, bal * 2 AS twice, id", (3,))
     assert [column[0] for column in ran.description] == ["id", "twice", "id"]
@@ -135,6 +138,7 @@ def test_delete_and_what_it_returns(maria: Maria) -> None:
     ]
 
 
+@EACH_DRIVER
 def test_insert(maria: Maria) -> None:
     ran = maria.run("INSERT INTO acct (id, bal, email) VALUES (%s, %s, %s), (5, 1, NULL)", (4, 7, "C@x"))
     assert (ran.rowcount, ran.lastrowid, ran.description) == (2, 0, None)
@@ -151,6 +155,7 @@ def test_insert(maria: Maria) -> None:
     assert maria.images() == []
 
 
+@EACH_DRIVER
 def test_numbers_that_the_database_gives(maria: Maria) -> None:
     for name in "nm":
         columns = "id int AUTO_INCREMENT PRIMARY KEY, v int DEFAULT 7, g int AS (v + 1) STORED, h int AS (v) VIRTUAL"
@@ -197,6 +202,7 @@ def test_without_returning_rows_are_found_by_their_keys(maria: Maria) -> None:
             maria.run(sql)
 
 
+@EACH_DRIVER
 def test_executemany(maria: Maria) -> None:
     before = maria.state("acct")
     ran = maria.run("INSERT INTO acct (id, bal, email) VALUES (%s, %s + 1, %s)", [(n, n, f"m{n}") for n in range(10, 2210)])
@@ -220,6 +226,23 @@ def test_executemany(maria: Maria) -> None:
     assert maria.run("UPDATE acct SET bal = %s WHERE id = %s", []).rowcount == 0
 
 
+@pytest.mark.parametrize("charset", ["latin1", "utf8mb3", "ascii", "ucs2", "utf8mb4"])
+def test_executemany_by_keys_of_several_columns(maria: Maria, charset: str) -> None:
+    """MariaDB does not find a text of another character set in a list of rows."""
+    e = "e" if charset == "ascii" else "\u00e9"
+    maria.plain(
+        f"CREATE TABLE k (a varchar(9) CHARACTER SET {charset}, n int, v int, PRIMARY KEY (a, n))",
+        f"INSERT INTO k VALUES ('{e}', 1, 0), ('x', 2, 0), ('y ', 3, 0)",
+    )
+    before = maria.state("k")
+    keys = [(7, e, 1), (7, "X", 2), (7, "y", 3), (7, "\u03a9", 1)]
+    assert maria.run("UPDATE k SET v = %s WHERE a = %s AND n = %s", keys).rowcount == 3
+    assert maria.run("DELETE FROM k WHERE v = %s AND a = %s AND n = %s", keys).rowcount == 3
+    assert maria.undo(1, 2) == []
+    assert maria.state("k") == before
+
+
+@EACH_DRIVER
 def test_executemany_that_fails_half_way(maria: Maria) -> None:
     for sql in ("UPDATE acct SET email = %s WHERE id = %s", "UPDATE acct SET email = %s WHERE id + 0 = %s"):
         with pytest.raises(UnrecordedError) as failed:
@@ -230,6 +253,7 @@ def test_executemany_that_fails_half_way(maria: Maria) -> None:
             maria.run(sql, [("b@x", 1), ("d@x", 2)])
 
 
+@EACH_DRIVER
 def test_a_key_that_moves_takes_both(maria: Maria) -> None:
     ran = maria.run("UPDATE acct SET note = 'x', id = id + %s WHERE id > 1 ORDER BY id DESC", (1,))
     assert (ran.rowcount, ran.keys) == (2, {key(maria, f"(id)=({n})") for n in (2, 3, 4)})
@@ -339,6 +363,7 @@ def test_settings_that_falsify_images_are_refused(maria: Maria, setting: str, re
     assert str(maria.rows("acct")[0][1]) == "100.00"
 
 
+@EACH_DRIVER
 def test_the_local_transaction_is_limited(maria: Maria) -> None:
     def job(connection: Connection) -> tuple[Any, ...]:
         maria.captured(connection, "UPDATE acct SET bal = 1", None, Entry("x", 1, first=True, limit_ms=2500))
@@ -387,6 +412,7 @@ def test_triggers_and_cascades_of_others_are_seen_in_time(maria: Maria, monkeypa
         maria.run("DELETE FROM acct WHERE id = 9")
 
 
+@EACH_DRIVER
 def test_keys_known_before(maria: Maria) -> None:
     one, three = key(maria, "(id)=(1)"), key(maria, "(id)=(3)")
     assert maria.foreseen("UPDATE acct SET bal = 1 WHERE id IN (%s, 3)", (1,)) == {one, three}
@@ -449,6 +475,7 @@ def test_a_deadlock_is_the_drivers_own_error(maria: Maria) -> None:
     engine.dispose()
 
 
+@EACH_DRIVER
 def test_savepoints_take_records_with_them(maria: Maria) -> None:
     def job(connection: Connection) -> None:
         maria.captured(connection, "UPDATE acct SET bal = 1 WHERE id = 1", None, Entry("x", 1, first=True))

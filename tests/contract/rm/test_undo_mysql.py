@@ -11,7 +11,7 @@ from txcoord_rm.capture.port import Entry
 from txcoord_rm.undo.item import CorruptRecordError
 from txcoord_rm.undo.log import forget
 
-from tests.contract.rm.maria import Maria
+from tests.contract.rm.maria import EACH_DRIVER, Maria
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,7 @@ def acct(maria: Maria) -> None:
     )
 
 
+@EACH_DRIVER
 def test_every_kind_of_change(maria: Maria) -> None:
     before = maria.state("acct")
     branch = maria.branch(
@@ -69,6 +70,7 @@ def test_branches_are_undone_whatever_their_records_say_of_their_order(maria: Ma
     assert maria.state("acct") == before
 
 
+@EACH_DRIVER
 def test_what_somebody_else_wrote_is_never_overwritten(maria: Maria) -> None:
     branch = maria.branch("UPDATE acct SET bal = 1 WHERE id < 3", "INSERT INTO acct VALUES (9, 9, NULL, NULL)")
     maria.plain("UPDATE acct SET bal = 77 WHERE id = 1", "UPDATE acct SET note = 'mine' WHERE id = 9")
@@ -158,6 +160,7 @@ def test_a_row_that_others_come_to_refer_to_meanwhile(maria: Maria) -> None:
     assert maria.rows("child") == [(1, 9)]
 
 
+@EACH_DRIVER
 def test_a_lock_of_somebody_else_is_not_waited_for_without_end(maria: Maria) -> None:
     branch = maria.branch("UPDATE acct SET bal = 1 WHERE id = 1")
     engine = maria.engine()
@@ -244,6 +247,7 @@ def test_records_that_say_nothing_certain_are_refused(maria: Maria) -> None:
             maria.undo(branch)
 
 
+@EACH_DRIVER
 def test_the_guard_stops_a_phase_one_that_comes_late(maria: Maria) -> None:
     assert maria.undo(1) == []
     assert maria.log() == [(1, 1, "GUARD")]
@@ -288,6 +292,7 @@ def test_branches_that_run_at_once_do_not_lock_each_other_out(maria: Maria) -> N
     assert maria.undo(50, 51) == []
 
 
+@EACH_DRIVER
 def test_records_of_committed_transactions_are_forgotten_and_guards_are_not(maria: Maria) -> None:
     first = maria.branch("UPDATE acct SET bal = 1 WHERE id = 1", "UPDATE acct SET bal = 2 WHERE id = 1")
     second, third = maria.branch("UPDATE acct SET bal = 3"), maria.branch("UPDATE acct SET bal = 4")
@@ -297,6 +302,7 @@ def test_records_of_committed_transactions_are_forgotten_and_guards_are_not(mari
     assert maria.log() == [(third, 1, "IMAGE"), (77, 1, "GUARD")]
 
 
+@EACH_DRIVER
 def test_ten_thousand_rows_go_back_within_two_seconds(maria: Maria) -> None:
     maria.plain(
         "CREATE TABLE big (id int PRIMARY KEY, v varchar(40), n int UNIQUE)",
