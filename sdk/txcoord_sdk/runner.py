@@ -61,7 +61,8 @@ class Runner:
         self._answers = answers
         self._threads = threads
         self._at_end = at_end
-        self._participants: dict[str, Participant | BatchParticipant] = {}
+        self._participants: dict[str, Participant] = {}
+        self._batch_participants: dict[str, BatchParticipant] = {}
         self._batches: dict[str, Batches] = {}
         self._running: dict[tuple[str, int], Mailbox | None] = {}
         """What is being worked on, and the loop in which, if it is one."""
@@ -82,7 +83,10 @@ class Runner:
 
     def serve(self, resource: str, participant: Participant | BatchParticipant) -> None:
         """Have `participant` do the second phases of `resource`."""
-        self._participants[resource] = participant
+        if isinstance(participant, BatchParticipant):  # asked here, since that takes longer than all else in `take`
+            self._batch_participants[resource] = participant
+        else:
+            self._participants[resource] = participant
 
     def adopt_loop(self) -> None:
         """Run asynchronous participants in the running event loop, for as long as it runs."""
@@ -92,42 +96,44 @@ class Runner:
 
     def take(self, command: Command) -> None:
         """Start a command; returns at once. Only the thread that talks to the coordinator calls this."""
-        participant = self._participants.get(command.resource)
+        each = self._participants.get(command.resource)
+        whole = self._batch_participants.get(command.resource)
         if self._stopped.is_set():
             return  # it comes again, to this process or another
-        if participant is None:
-            for branch in command.branches:
-                error = f"{command.resource} is not served here"
-                self._answers.failed(command.xid, branch.branch_id, CommandResult.UNAVAILABLE, "NOT_SERVED", error)
-            return
         # A command comes again over a new stream: what is being worked on is not begun twice.
         branches = tuple(branch for branch in command.branches if not self._runs((command.xid, branch.branch_id)))
         if not branches:
             return
         if len(branches) < len(command.branches):
             command = replace(command, branches=branches)
-        loop = self._loop() if participant.is_async(command) else None
-        batches = None
-        if command.commit and isinstance(participant, BatchParticipant):
-            batches = self._batches_of(command.resource, loop)
-            loop = batches.loop
-        for branch in branches:
-            self._running[command.xid, branch.branch_id] = loop
-        if not isinstance(participant, BatchParticipant):
-            steps = self._one_by_one(command, participant)
-        elif batches is None:
-            steps = self._rollback(command, participant)
+        if each is not None:
+            self._begin(command, each, self._one_by_one(command, each))
+        elif whole is None:
+            for branch in branches:
+                error = f"{command.resource} is not served here"
+                self._answers.failed(command.xid, branch.branch_id, CommandResult.UNAVAILABLE, "NOT_SERVED", error)
+        elif command.commit:
+            self._queue(command, whole)
         else:
-            if batches.add(command):  # else one is under way, and this comes with the next one
-                self._start_batch(batches, participant, command.resource)
-            return
+            self._begin(command, whole, self._rollback(command, whole))
+
+    def _begin(self, command: Command, participant: Participant | BatchParticipant, steps: Steps[None]) -> None:
+        loop = self._loop() if participant.is_async(command) else None
+        self._mark(command, loop)
         self._start(steps, loop, lambda: self._pool(participant, command.resource))
 
-    def _batches_of(self, resource: str, loop: Mailbox | None) -> Batches:
-        batches = self._batches.get(resource)
+    def _queue(self, command: Command, participant: BatchParticipant) -> None:
+        batches = self._batches.get(command.resource)
         if batches is None or batches.abandoned:
-            batches = self._batches[resource] = Batches(loop)
-        return batches
+            batches = self._batches[command.resource] = Batches(self._loop() if participant.is_async(command) else None)
+        self._mark(command, batches.loop)
+        if batches.add(command):  # else one is under way, and this comes with the next one
+            self._start_batch(batches, participant, command.resource)
+
+    def _mark(self, command: Command, loop: Mailbox | None) -> None:
+        """Remember what is about to be begun: it may end at once."""
+        for branch in command.branches:
+            self._running[command.xid, branch.branch_id] = loop
 
     def _runs(self, key: tuple[str, int]) -> bool:
         if key not in self._running:
@@ -252,6 +258,8 @@ class Runner:
         try:
             yield Invoke(lambda: participant.commit(batch))
         except BaseException as error:
+            if isinstance(error, UnavailableError):
+                batch += batches.clear()  # each would find that out for itself, one after the other
             if isinstance(error, (*_ENDINGS, UnavailableError)) or len(batch) == 1:
                 for command in batch:
                     self._failed(command, command.branches, error)

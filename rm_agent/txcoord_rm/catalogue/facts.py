@@ -21,15 +21,24 @@ OURS = "txcoord_"
 """With this begin the names of our own tables."""
 
 
+def check_known(dialect: str) -> None:
+    """Refuse a kind of database, by SQLAlchemy's name, in which AT cannot work.
+
+    Raises:
+        ConfigurationError: It is one.
+    """
+    if dialect not in _READERS:
+        raise ConfigurationError(f"AT mode does not work on {dialect}: use {', '.join(sorted(_READERS))}")
+
+
 def facts_on(connection: Connection) -> Facts:
     """Facts of tables as they are now; each is asked for once.
 
     Raises:
         ConfigurationError: The database is of a kind whose catalogue is not read.
     """
-    read = _READERS.get(connection.dialect.name)
-    if read is None:
-        raise ConfigurationError(f"AT mode does not know {connection.dialect.name}: use {', '.join(sorted(_READERS))}")
+    check_known(connection.dialect.name)
+    read = _READERS[connection.dialect.name]
     known: dict[tuple[str, str], Table | None] = {}
 
     def facts(name: tuple[str, str]) -> Table | None:

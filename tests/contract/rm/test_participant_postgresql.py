@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from txcoord_sdk.database import Database
 from txcoord_sdk.fence.retention import purge_steps
 from txcoord_sdk.participant import BranchCommand, Command, ParkError, UnavailableError
 from txcoord_sdk.session.requests import Sink
+from txcoord_sdk.testing import wait_until
 from txcoord_sdk.transaction.effects import adrive, drive
 
 from tests.contract.rm.branches import log, phase_one, plain, rows
@@ -184,6 +186,22 @@ def test_a_row_that_somebody_holds_is_waited_for_and_left_for_later(scene: Scene
         releasing.start()
         scene.rollback(1)
         releasing.join()
+    assert scene.rows()[0] == "(1,100.00,a@x,held)"
+
+
+def test_a_connection_that_is_lost_says_nothing_of_the_rollback(scene: Scene) -> None:
+    scene.branch(1, "UPDATE acct SET bal = 1 WHERE id = 1")
+    with scene.engine.connect() as other, ThreadPoolExecutor(1) as pool:
+        other.execute(text("UPDATE acct SET note = 'held' WHERE id = 1"))
+        undoing = pool.submit(scene.rollback, 1)
+        waiting = "SELECT pid FROM pg_locks WHERE NOT granted"
+        wait_until(lambda: other.execute(text(waiting)).all(), what="the rollback to wait")
+        other.execute(text(f"SELECT pg_terminate_backend(pid) FROM ({waiting}) AS w"))
+        with pytest.raises(UnavailableError):
+            undoing.result(20)
+        other.commit()
+    assert log(scene.engine) == [(X, 1, 1, "IMAGE")]
+    scene.rollback(1)
     assert scene.rows()[0] == "(1,100.00,a@x,held)"
 
 
