@@ -12,12 +12,13 @@ then its rows are waited for, and it runs again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any
 
 from sqlalchemy import Connection
-from txcoord_proto.errors import LockConflictError, TxcoordError
+from txcoord_proto.errors import LockConflictError, NotActiveError, TxcoordError
 from txcoord_proto.status import BranchType, PhaseOne
 from txcoord_sdk.local_transaction import limits_lost, start_limit
 from txcoord_sdk.session.requests import Registration
@@ -32,6 +33,8 @@ from txcoord_rm.sql.statement import Statement, Verb
 
 _LONGEST_KEY = 400
 _SAVEPOINT = "txcoord_statement"
+_GUARDED = re.compile(r"\btxcoord_undo_log_pkey\b|UNIQUE constraint failed: txcoord_undo_log\.")
+"""A guard stands where an undo record would: the rollback was here first."""
 
 Run = Callable[[Entry], Result]
 
@@ -82,6 +85,7 @@ class LocalBranch:
         Raises:
             UnsupportedSqlError: It cannot be undone for certain, and has not run.
             LockConflictError: Another global transaction holds a row; roll the local transaction back.
+        NotActiveError: The global transaction was rolled back meanwhile; the statement has no effect.
         """
         capture = self.resource.ready().capture
         table = capture.table(cursor, statement)
@@ -119,10 +123,10 @@ class LocalBranch:
         if foreseen:
             may_wait = fresh or (self.resource.capture.waits and self._exact)
             self._lock(foreseen, undoes, self.resource.lock_wait if may_wait else 0.0)
-            result = run(self._entry(cursor, undoes))
+            result = self._once(cursor, run, undoes)
             self._lock_rest(result.keys, undoes)
         elif statement.verb is Verb.INSERT and not statement.assigned:
-            result = run(self._entry(cursor, undoes))
+            result = self._once(cursor, run, undoes)
             self._owed |= {_short(key) for key in result.keys} - self._held
         elif fresh:
             result = self._run_again(cursor, run, undoes, lambda: None, lambda: self._roll_back(cursor))
@@ -136,7 +140,7 @@ class LocalBranch:
             )
             cursor.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
         else:
-            result = run(self._entry(cursor, undoes))
+            result = self._once(cursor, run, undoes)
             self._lock_rest(result.keys, undoes)
         self._exact &= result.exact
         return result
@@ -145,7 +149,7 @@ class LocalBranch:
         """Run a statement whose rows are not known before; where somebody holds one, give them back, wait, and run it again."""
         mark()
         while True:
-            result = run(self._entry(cursor, undoes))
+            result = self._once(cursor, run, undoes)
             try:
                 self._lock_rest(result.keys, undoes)
             except LockConflictError:
@@ -155,6 +159,20 @@ class LocalBranch:
                 self._lock(result.keys, undoes, self.resource.lock_wait)
             else:
                 return result
+
+    def _once(self, cursor: Any, run: Run, undoes: bool) -> Result:
+        entry = self._entry(cursor, undoes)
+        try:
+            return run(entry)
+        except Exception as error:
+            if not _GUARDED.search(str(error)):
+                raise
+            self._lost = NotActiveError(
+                f"global transaction {entry.xid} was rolled back before this statement, which therefore has no effect: roll the "
+                "local transaction back",
+                {"xid": entry.xid},
+            )
+            raise self._lost from error
 
     def _roll_back(self, cursor: Any) -> None:
         """Roll the local transaction back, in which nothing but this statement has run, without anybody's noticing."""
