@@ -86,6 +86,7 @@ class LocalBranch:
             UnsupportedSqlError: It cannot be undone for certain, and has not run.
             LockConflictError: Another global transaction holds a row; roll the local transaction back.
         NotActiveError: The global transaction was rolled back meanwhile; the statement has no effect.
+        DeadlinePassedError: It waited longer than the global transaction may last.
         """
         capture = self.resource.ready().capture
         table = capture.table(cursor, statement)
@@ -164,7 +165,8 @@ class LocalBranch:
         entry = self._entry(cursor, undoes)
         try:
             return run(entry)
-        except Exception as error:
+        except self.connection.dialect.loaded_dbapi.Error as error:
+            self.transaction.check_deadline()  # then the database did as it was told, each in its own words
             if not _GUARDED.search(str(error)):
                 raise
             self._lost = NotActiveError(
