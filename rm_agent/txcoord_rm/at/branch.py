@@ -7,10 +7,12 @@ nothing to undo.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection
+from txcoord_proto.errors import DeadlinePassedError, NotActiveError, TxcoordError
 from txcoord_proto.status import BranchType, PhaseOne
 from txcoord_sdk.local_transaction import start_limit
 from txcoord_sdk.session.requests import Registration
@@ -21,6 +23,9 @@ from txcoord_rm.at.participant import ONLY_LOCKS
 from txcoord_rm.at.resource import LOCK_KEYS, Resource
 from txcoord_rm.at.statements import Statements, short
 from txcoord_rm.capture.port import Entry
+
+_GUARDED = re.compile(r"\btxcoord_undo_log_pkey\b|UNIQUE constraint failed: txcoord_undo_log\.|txcoord_undo_log.PRIMARY")
+"""How databases say that a guard stands where an undo record would: the rollback was here first."""
 
 
 class LocalBranch(Statements):
@@ -57,6 +62,21 @@ class LocalBranch(Statements):
     def _roll_back(self, cursor: Any) -> None:
         super()._roll_back(cursor)
         self._begun = False
+
+    def _meant(self, error: BaseException, recording: bool) -> TxcoordError | None:
+        """See `Statements._meant`: a guard stands where its record would, or the database has ended what took too long."""
+        try:
+            self.transaction.check_deadline()
+        except DeadlinePassedError as late:  # the database did as it was told, each in its own words
+            return late
+        if not (_GUARDED.search(str(error)) or (recording and "Duplicate entry" in str(error))):
+            return None
+        xid = self.transaction.known_xid
+        return NotActiveError(
+            f"global transaction {xid} was rolled back before this statement, which therefore has no effect: roll the local "
+            "transaction back",
+            {"xid": xid},
+        )
 
     def _check(self) -> None:
         self._check_kept()

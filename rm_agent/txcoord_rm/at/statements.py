@@ -72,6 +72,8 @@ class Statements(ABC):
         Raises:
             UnsupportedSqlError: It cannot be undone for certain, and has not run.
             LockConflictError: Another global transaction holds a row; roll the local transaction back.
+            NotActiveError: The global transaction was rolled back meanwhile; the statement has no effect.
+            DeadlinePassedError: It has waited longer than the global transaction may last.
         """
         capture = self.resource.ready().capture
         table = capture.table(cursor, statement)
@@ -107,9 +109,13 @@ class Statements(ABC):
         try:
             return self._run_in_order(cursor, statement, foreseen, run)
         except UnrecordedError as error:
-            self._lost = error.__cause__ or error
-            raise self._lost from None
-        except Exception as error:
+            cause = error.__cause__ or error
+            self._lost = self._meant(cause, recording=True) or cause
+            raise self._lost from cause
+        except self.connection.dialect.loaded_dbapi.Error as error:
+            if (meant := self._meant(error, recording=False)) is not None:
+                self._lost = meant
+                raise meant from error
             if not self.resource.capture.redoes and dialect_of(self.connection.dialect.name).transient(error):
                 self._lost = error  # the database may have rolled back more than the statement, and begun anew
             raise
@@ -178,6 +184,15 @@ class Statements(ABC):
                 self._owed |= owed
                 self._lost = error
                 raise
+
+    def _meant(self, error: BaseException, recording: bool) -> TxcoordError | None:
+        """What an error of the driver means for the global transaction, after which nothing of the local one may stay.
+
+        Args:
+            error: It.
+            recording: Whether it is known to come from the undo record.
+        """
+        return None
 
     def _check_kept(self) -> None:
         if self._lost is not None:

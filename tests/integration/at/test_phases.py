@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import ForeignKey, String, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from txcoord_proto.errors import NotActiveError
 
 from tests.integration.at.world import World
 
@@ -109,3 +111,19 @@ def test_a_rollback_puts_everything_back(shop: World) -> None:
     shop.globally(place, cancel, undo=True)
     assert everything(shop) == before
     assert set(shop.statuses()) == {"SETTLED"}
+
+
+def test_a_statement_behind_the_rollback_is_refused_and_has_no_effect(shop: World) -> None:
+    def work(session: Session) -> None:
+        session.execute(update(Stock).where(Stock.sku == "apple").values(free=Stock.free - 1))
+        nothing = ", ".join(f"{name} = NULL" for name in ("table_schema", "table_name", "columns", "befores", "afters"))
+        cursor = session.connection().connection.cursor()  # the driver's: as the rollback would have written it
+        cursor.execute(f"UPDATE txcoord_undo_log SET state = 'GUARD', {nothing}")
+        with pytest.raises(NotActiveError, match="was rolled back before this statement"):
+            session.execute(update(Stock).where(Stock.sku == "apple").values(free=Stock.free - 1))
+        session.commit()
+
+    with pytest.raises((NotActiveError, DBAPIError)):
+        shop.globally(work)
+    assert shop.rows("SELECT free FROM stock WHERE sku = 'apple'") == [(10,)]
+    assert shop.undo_rows() == []
