@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import txcoord_sdk.tcc.decorator  # noqa: F401 - it defines further error codes
+import txcoord_rm.at.parking  # noqa: F401 - it defines further error codes
+import txcoord_sdk.tcc.decorator  # noqa: F401 - likewise
 from txcoord_proto import status
 from txcoord_proto.errors import known_codes
 from txcoord_rm.cli import main as agent_commands
@@ -93,9 +94,19 @@ def commands() -> str:
         for name in group.list_commands(context):
             command = group.get_command(context, name)
             assert command is not None
-            inner = click.Context(command, info_name=f"{group.name} {name}", terminal_width=100, **command.context_settings)
-            lines += [f"## {group.name} {name}", "", "```", command.get_help(inner), "```", ""]
+            lines += _command(f"{group.name} {name}", command)
     return "\n".join(lines)
+
+
+def _command(path: str, command: click.Command) -> Iterator[str]:
+    """Lines of a command, and of those below it."""
+    context = click.Context(command, info_name=path, terminal_width=100, **command.context_settings)
+    yield from (f"## {path}", "", "```", command.get_help(context), "```", "")
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from _command(f"{path} {name}", inner)
 
 
 def metrics() -> str:

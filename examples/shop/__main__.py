@@ -1,4 +1,4 @@
-"""`python -m examples.shop --db sqlite|postgres|mariadb --mode tcc`: the driver."""
+"""`python -m examples.shop --db sqlite|postgres|mariadb --mode at|xa|tcc|mixed`: the driver."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.shop.ledger import Totals
+from examples.shop.modes import WAYS
 from examples.shop.places import DATABASES, MODES, databases_on, refusal
 from examples.shop.scenarios import SCENARIOS, Scenario
 from examples.shop.stage import Stage
@@ -23,7 +24,7 @@ console = Console(highlight=False)
 
 @click.command()
 @click.option("--db", type=click.Choice(DATABASES), default="sqlite", show_default=True, help="Where the services keep things.")
-@click.option("--mode", type=click.Choice(MODES), default="tcc", show_default=True, help="How transactions are made.")
+@click.option("--mode", type=click.Choice(MODES), default="at", show_default=True, help="How transactions are made.")
 @click.option(
     "--only", multiple=True, type=click.Choice([s.name for s in SCENARIOS]), help="Only this scenario; may be repeated."
 )
@@ -35,8 +36,8 @@ def main(db: str, mode: str, only: tuple[str, ...]) -> None:
     chosen = [s for s in SCENARIOS if not only or s.name in only]
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="txcoord-shop-")))
-        with console.status(f"starting a coordinator, three services and their databases on {db} ..."):
-            stage = Stage(stack.enter_context(databases_on(db, directory)), directory, say)
+        with console.status(f"starting a coordinator, three services and their databases on {db}, mode {mode} ..."):
+            stage = Stage(stack.enter_context(databases_on(db, directory)), WAYS[mode], directory, say)
             stack.callback(stage.close)
             stage.open()
         failed = perform(stage, chosen)
@@ -86,7 +87,7 @@ def play(stage: Stage, scenario: Scenario, start: Totals) -> list[str]:
             stage.settled()
     except Exception as error:  # the scenarios after it are worth seeing all the same
         problems.append(f"{type(error).__name__}: {error}")
-    problems += stage.ledger.broken_promises(start)
+    problems += stage.broken_promises(start)
     console.print(difference("", before, stage.ledger.totals()))
     verdict = "[green]all or nothing, nothing left over[/]" if not problems else f"[red]{'; '.join(problems)}[/]"
     console.print(f"  {verdict} [dim]({time.monotonic() - began:.1f} s)[/]")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,6 +10,7 @@ from decimal import Decimal
 from sqlalchemy import Engine, Table, create_engine, event, func, insert, make_url, select, text, update
 
 from examples.shop.balance.database import account
+from examples.shop.modes import Pieces, Way, fences
 from examples.shop.order.database import orders
 from examples.shop.stock.database import stock
 
@@ -52,9 +53,11 @@ class Ledger:
     Args:
         databases: URL by service.
         store: URL of the coordinator's store.
+        ways: How each service takes part.
     """
 
-    def __init__(self, databases: dict[str, str], store: str) -> None:
+    def __init__(self, databases: dict[str, str], store: str, ways: Mapping[str, Way]) -> None:
+        self._ways = ways
         self._engines = {name: _engine(url) for name, url in databases.items()}
         self._store = _engine(store)
 
@@ -94,10 +97,10 @@ class Ledger:
         with self._engines["order"].connect() as c:
             return c.scalar(select(orders.c.status).where(orders.c.id == order_id)) or ""
 
-    def reserved(self, sku: str) -> int:
-        """Pieces that orders not decided hold."""
+    def goods(self, sku: str) -> Pieces:
+        """Where the pieces of a product are."""
         with self._engines["stock"].connect() as c:
-            return c.scalar(select(stock.c.reserved).where(stock.c.sku == sku)) or 0
+            return Pieces(*c.execute(select(stock.c.free, stock.c.reserved, stock.c.sold).where(stock.c.sku == sku)).one())
 
     def transaction(self, order_id: str) -> str:
         """Status of the order's global transaction, from the coordinator's store; empty when it has none."""
@@ -117,19 +120,33 @@ class Ledger:
         with self._store.connect() as c:
             return c.scalar(query, {"key": f"order:{order_id}"}) or 0
 
+    def attempts(self) -> int:
+        """How many global transactions have been begun for orders; less those that have ended without a branch."""
+        with self._store.connect() as c:
+            return c.scalar(text("SELECT count(*) FROM txc_global WHERE business_key LIKE 'order:%'")) or 0
+
     def unfinished(self) -> int:
         """Global transactions that the coordinator has not finished."""
         with self._store.connect() as c:
             query = text("SELECT count(*) FROM txc_global WHERE status NOT IN ('COMMITTED', 'ROLLED_BACK')")
             return c.scalar(query) or 0
 
-    def tried(self) -> int:
-        """Tries in all three databases that have been neither confirmed nor cancelled."""
+    def pending(self, *services: str) -> int:
+        """Local transactions that wait for their second phase, in the databases of some services or of all."""
         found = 0
-        for engine in self._engines.values():
-            with engine.connect() as c:
-                if engine.dialect.has_table(c, "txcoord_fence"):
-                    found += c.scalar(text("SELECT count(*) FROM txcoord_fence WHERE state = 'TRIED'")) or 0
+        for service in services or self._ways:
+            with self._engines[service].connect() as c:
+                if c.dialect.has_table(c, "txcoord_database"):
+                    found += self._ways[service].pending(c)
+        return found
+
+    def strange_fences(self) -> int:
+        """Fence rows where there must be none."""
+        found = 0
+        for service, way in self._ways.items():
+            with self._engines[service].connect() as c:
+                if not way.leaves_fences and c.dialect.has_table(c, "txcoord_fence"):
+                    found += fences(c)
         return found
 
     @contextmanager
@@ -139,6 +156,13 @@ class Ledger:
         column = next(iter(table.primary_key.columns))
         with engine.begin() as c:
             c.execute(update(table).where(column == key).values({column: column}))
+            yield
+
+    @contextmanager
+    def holding_undo_records(self, service: str) -> Iterator[None]:
+        """Lock what a service keeps for its rollbacks, as somebody might who looks at it."""
+        with self._engines[service].begin() as c:
+            c.execute(text("UPDATE txcoord_undo_log SET state = state"))
             yield
 
     def broken_promises(self, start: Totals) -> list[str]:
@@ -157,7 +181,8 @@ class Ledger:
             "money is still held": not now.held,
             "money paid is not what placed orders cost": now.paid == now.owed,
             "orders are still pending": "PENDING" not in now.orders,
-            "tries were neither confirmed nor cancelled": not self.tried(),
+            "local transactions still wait for their second phase": not self.pending(),
+            "fence rows were written in AT mode": not self.strange_fences(),
             "the coordinator has unfinished transactions": not self.unfinished(),
         }
         return [broken for broken, kept in promises.items() if not kept]

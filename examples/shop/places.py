@@ -6,17 +6,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from examples.shop.modes import WAYS, XA
 from examples.shop.stage import SERVICES
 
 DATABASES = ("sqlite", "postgres", "mariadb")
-MODES = ("tcc", "at", "xa", "mixed", "saga", "trip", "outbox", "message", "locks")
+MODES = (*WAYS, "saga", "trip", "outbox", "message", "locks")
 
 
 def refusal(db: str, mode: str) -> str:
     """Why this pair cannot be run and which one to use instead; empty when it can."""
-    if mode == "tcc":
-        return ""
-    return f"mode {mode} does not exist yet: use --db {db} --mode tcc (make demo DB={db} MODE=tcc)"
+    if mode not in WAYS:
+        return f"mode {mode} does not exist yet: use --db {db} --mode at (make demo DB={db})"
+    if db == "sqlite" and any(way is XA for way in WAYS[mode].values()):
+        return (
+            f"mode {mode} needs a database that can prepare a transaction, and SQLite cannot: use --db postgres --mode {mode} "
+            f"(make demo MODE={mode}), or --db sqlite --mode at (make demo)"
+        )
+    return ""
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What happens in the shop, one scenario after the other.
 
-Nothing in the services or in txcoord is prepared for it. Where something has to happen at a certain moment, the driver holds a
-row of a service's database, as any other program might, so that the service waits there, and lets go of it afterwards.
+What differs between modes is in `modes`. Nothing in the services or in txcoord is prepared for what happens. Where it has to
+happen at a certain moment, the driver holds a row of a service's database, as any other program might, so that the service waits
+there, and lets go of it afterwards.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from examples.shop.modes import Pieces
 from examples.shop.stage import CUSTOMERS, PATIENCE, Answer, Stage
 from examples.shop.stock.database import LARGEST_ORDER
 
 ORDERS = 500
+SOLD = Pieces(free=-1, sold=+1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,9 @@ def insufficient_balance(stage: Stage) -> None:
     """The last of three services says no."""
     answer = stage.order("bob", "lamp", 3)
     stage.expect(f"bob is told that he cannot pay ({answer.code})", answer.code == 409 and "cannot pay" in answer.text)
-    stage.expect("his order is REJECTED", stage.ledger.order_status(answer.order_id) == "REJECTED")
+    rejected = stage.ways["order"].rejected
+    what = f"his order is {rejected}" if rejected else "there is no trace of his order"
+    stage.expect(what, stage.ledger.order_status(answer.order_id) == rejected)
 
 
 def out_of_stock(stage: Stage) -> None:
@@ -58,16 +63,19 @@ def caught_failure(stage: Stage) -> None:
 
 def timeout(stage: Stage) -> None:
     """Payment takes longer than the order may."""
+    before = stage.ledger.goods("lamp")
     with stage.slow_money("ann"):
         order_id, answer = stage.order_later("ann", "lamp")
-        stage.reserved_while_unpaid("lamp")
-        stage.say(f"the lamp is reserved, payment waits; after {PATIENCE:g} s the coordinator has had enough")
+        stage.goods_while_unpaid()
+        way = stage.ways["stock"]
+        stage.expect(f"the lamp is {way.undecided}", stage.moved("lamp", before) == way.moved)
+        stage.say(f"payment waits; after {PATIENCE:g} s the coordinator has had enough")
         stage.decided(order_id, "ROLLING_BACK", "ROLLED_BACK")
     stage.expect(f"ann is told that her order failed ({answer.result().code})", answer.result().code == 503)
     stage.settled()
     reason = stage.ledger.reason(order_id)  # the payment ends at the deadline as well: whoever is faster says why
     stage.expect(f"it was rolled back: {reason}", reason in ("TIMEOUT", "REQUESTED"))
-    stage.expect("the lamp is free again", stage.ledger.reserved("lamp") == 0)
+    stage.expect("the lamp is free again", stage.ledger.goods("lamp") == before)
 
 
 def session_dependency(stage: Stage) -> None:
@@ -82,40 +90,55 @@ def session_dependency(stage: Stage) -> None:
 
 
 def restarted_participant(stage: Stage) -> None:
-    """The stock service is stopped after its try and comes back when the decision is long made; nobody calls it."""
+    """The stock service is stopped after its phase one and comes back when the decision is long made; nobody calls it."""
+    before, way = stage.ledger.goods("tea"), stage.ways["stock"]
     with stage.slow_money("ann"):
         order_id, answer = stage.order_later("ann", "tea")
-        stage.reserved_while_unpaid("tea")
+        stage.goods_while_unpaid()
         stage.services["stock"].stop()
-        stage.say("the tea is reserved; the stock service is stopped")
+        stage.say(f"the tea is {way.undecided}; the stock service is stopped")
     stage.decided(order_id, "COMMITTING")
-    stage.expect("commit is decided while nobody can sell the tea", stage.ledger.reserved("tea") == 1)
+    stage.expect("commit is decided, and nobody is there for the tea's second phase", stage.ledger.pending("stock") == 1)
     stage.services["stock"].start()
     stage.settled()
-    stage.expect(f"started again, without a request, it sells the tea ({answer.result().code})", answer.result().placed)
+    sold = stage.moved("tea", before) == SOLD
+    stage.expect(f"started again, without a request, it ends what it began ({answer.result().code})", answer.result().placed)
+    stage.expect("the tea is sold, and nothing waits any more", sold and not stage.ledger.pending("stock"))
 
 
-def killed_during_try(stage: Stage) -> None:
-    """The stock service dies in the middle of a reservation."""
+def killed_in_phase_one(stage: Stage) -> None:
+    """The stock service dies in the middle of its local transaction."""
     with stage.slow_goods("chair"):
         order_id, answer = stage.order_later("ann", "chair")
-        stage.reserving(order_id)
+        stage.taking_part(order_id)
         stage.services["stock"].kill()
-        stage.say("the stock service was killed while it reserved a chair")
+        stage.say("the stock service was killed while it waited for the chair's row")
     stage.services["stock"].start()
     stage.settled()
     stage.expect(f"ann is told that her order failed ({answer.result().code})", not answer.result().placed)
     stage.expect("the transaction is ROLLED_BACK", stage.ledger.transaction(order_id) == "ROLLED_BACK")
 
 
-def killed_during_confirm(stage: Stage) -> None:
-    """The stock service dies in the middle of its second phase."""
-    order_id, answer = _stuck_in_confirm(stage, "chair", stage.services["stock"].kill)
-    stage.say("the stock service was killed while it sold a chair")
-    stage.services["stock"].start()
+def killed_in_commit(stage: Stage) -> None:
+    """The stock service dies in the middle of a commit's second phase."""
+    service = stage.services["stock"]
+    order_id, answer = _stuck(stage, Wish("ann", "chair"), "COMMITTING", service.kill)
+    stage.say("the stock service was killed in the middle of its second phase")
+    service.start()
     stage.settled()
-    stage.expect(f"the order is placed ({answer.result().code})", answer.result().placed)
-    stage.expect("the order is PLACED", stage.ledger.order_status(order_id) == "PLACED")
+    _placed(stage, order_id, answer)
+
+
+def killed_in_rollback(stage: Stage) -> None:
+    """The stock service dies while it takes back what it did for an order that cannot be paid."""
+    before, service = stage.ledger.goods("lamp"), stage.services["stock"]
+    order_id, answer = _stuck(stage, Wish("bob", "lamp", 2), "ROLLING_BACK", service.kill)
+    stage.say("the stock service was killed in the middle of its second phase")
+    service.start()
+    stage.settled()
+    stage.expect(f"bob is told that he cannot pay ({answer.result().code})", answer.result().code == 409)
+    stage.expect("the transaction is ROLLED_BACK", stage.ledger.transaction(order_id) == "ROLLED_BACK")
+    stage.expect("the lamps are free again", stage.ledger.goods("lamp") == before)
 
 
 def coordinator_killed(stage: Stage) -> None:
@@ -123,23 +146,21 @@ def coordinator_killed(stage: Stage) -> None:
 
     def restart() -> None:
         stage.coordinator.kill()
-        stage.say("the coordinator was killed; commit is decided, nothing is sold")
+        stage.say("the coordinator was killed, and started again")
         stage.coordinator.start()
 
-    order_id, answer = _stuck_in_confirm(stage, "lamp", restart)
+    order_id, answer = _stuck(stage, Wish("ann", "lamp"), "COMMITTING", restart)
     stage.settled()
-    stage.expect(f"the order is placed ({answer.result().code})", answer.result().placed)
-    stage.expect("the order is PLACED", stage.ledger.order_status(order_id) == "PLACED")
+    _placed(stage, order_id, answer)
 
 
 def standby_takes_over(stage: Stage) -> None:
     """The coordinator dies and stays dead; the one that stood by finishes the transaction and serves the next."""
     stage.standby.start()
-    order_id, answer = _stuck_in_confirm(stage, "lamp", stage.coordinator.kill)
+    order_id, answer = _stuck(stage, Wish("ann", "lamp"), "COMMITTING", stage.coordinator.kill)
     stage.say("the coordinator was killed; another one stood by on the same store")
     stage.settled()
-    stage.expect(f"the order is placed ({answer.result().code})", answer.result().placed)
-    stage.expect("the order is PLACED", stage.ledger.order_status(order_id) == "PLACED")
+    _placed(stage, order_id, answer)
     stage.expect("the next order is placed too", stage.order("ann", "tea").placed)
 
 
@@ -148,7 +169,7 @@ def rush(stage: Stage) -> None:
     dice = random.Random(1)  # noqa: S311 - the same rush each time
     products = ("tea", "lamp", "chair", "pen")
     wishes = [(f"customer {n % CUSTOMERS + 1}", dice.choice(products), dice.randint(1, 3)) for n in range(ORDERS)]
-    before = stage.ledger.totals().orders.get("PLACED", 0)
+    before, attempts = stage.ledger.totals().orders.get("PLACED", 0), stage.ledger.attempts()
     answers = [coming.result() for _, coming in [stage.order_later(*wish) for wish in wishes]]
     stage.settled()
     told = sum(answer.placed for answer in answers)
@@ -156,25 +177,43 @@ def rush(stage: Stage) -> None:
     refused = sum(answer.code == 409 for answer in answers)
     late = sum(answer.code == 503 for answer in answers)
     stage.say(f"{told} orders placed, {refused} refused for want of goods or money, {late} rolled back since they took too long")
+    stage.say(f"{stage.ledger.attempts() - attempts} global transactions for {ORDERS} orders")
     stage.expect("every order that a customer was told is placed is PLACED, and no other", placed == told)
     stage.expect("none ended in another way", told + refused + late == ORDERS and told > 0 and refused > 0)
 
 
-def _stuck_in_confirm(stage: Stage, sku: str, strike: Callable[[], None]) -> tuple[str, Future[Answer]]:
-    """Order `sku`, have the decision made and the stock service wait in its confirm, then strike.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a customer orders."""
+
+    customer: str
+    sku: str
+    quantity: int = 1
+
+
+def _stuck(stage: Stage, wish: Wish, decision: str, strike: Callable[[], None]) -> tuple[str, Future[Answer]]:
+    """Order, have the decision made and the stock service stuck in its second phase, then strike.
 
     Returns:
         The order's id and what the customer will be told.
     """
-    with ExitStack() as goods:
-        with stage.slow_money("ann"):
-            order_id, answer = stage.order_later("ann", sku)
-            stage.reserved_while_unpaid(sku)
-            goods.enter_context(stage.slow_goods(sku))
-        stage.decided(order_id, "COMMITTING")
-        stage.expect("commit is decided and the goods are not sold yet", stage.ledger.reserved(sku) == 1)
+    way, before = stage.ways["stock"], stage.ledger.goods(wish.sku)
+    wait_for = way.commit_waits_for if decision == "COMMITTING" else way.rollback_waits_for
+    with ExitStack() as held:
+        with stage.slow_money(wish.customer):
+            order_id, answer = stage.order_later(wish.customer, wish.sku, wish.quantity)
+            stage.goods_while_unpaid()
+            held.enter_context(stage.slow_second_phase(wish.sku, wait_for))
+        stage.decided(order_id, decision)
+        as_it_was = stage.moved(wish.sku, before) == way.moved.times(wish.quantity) and stage.ledger.pending("stock") == 1
+        stage.expect(f"{decision}: that is decided, and the {wish.sku} still {way.undecided}", as_it_was)
         strike()
     return order_id, answer
+
+
+def _placed(stage: Stage, order_id: str, answer: Future[Answer]) -> None:
+    stage.expect(f"ann is told that her order is placed ({answer.result().code})", answer.result().placed)
+    stage.expect("the order is PLACED", stage.ledger.order_status(order_id) == "PLACED")
 
 
 SCENARIOS = (
@@ -185,8 +224,9 @@ SCENARIOS = (
     Scenario("timeout", "An order that takes too long", timeout),
     Scenario("session-dependency", "A session committed in a dependency's exit", session_dependency),
     Scenario("restarted-participant", "A participant restarted without traffic", restarted_participant),
-    Scenario("killed-during-try", "A service killed during try", killed_during_try),
-    Scenario("killed-during-confirm", "A service killed during confirm", killed_during_confirm),
+    Scenario("killed-in-phase-one", "A service killed in the middle of its local transaction", killed_in_phase_one),
+    Scenario("killed-in-commit", "A service killed in the second phase of a commit", killed_in_commit),
+    Scenario("killed-in-rollback", "A service killed in the second phase of a rollback", killed_in_rollback),
     Scenario("coordinator-killed", "The coordinator killed between decision and second phase", coordinator_killed),
     Scenario("standby", "A standby takes over", standby_takes_over),
     Scenario("rush", f"{ORDERS} orders by {CUSTOMERS} customers at once", rush),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +13,13 @@ from pathlib import Path
 
 import httpx
 from sqlalchemy import make_url
+from txcoord_proto.v1.operator_pb2 import LocksReply, LocksRequest
 from txcoord_sdk.testing import CoordinatorProcess, free_port, wait_until
+from txcoord_server.commands.coordinator import Coordinator
 
 from examples.shop.balance.database import account
-from examples.shop.ledger import Ledger
+from examples.shop.ledger import Ledger, Totals
+from examples.shop.modes import Pieces, Stuck, Way
 from examples.shop.process import ServiceProcess
 from examples.shop.stock.database import stock
 
@@ -51,12 +54,14 @@ class Stage:
 
     Args:
         databases: URL by service, and that of the coordinator's store as `coordinator`.
+        ways: How each service takes part.
         directory: For logs.
         say: Shows what happens.
     """
 
-    def __init__(self, databases: dict[str, str], directory: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, databases: dict[str, str], ways: Mapping[str, Way], directory: Path, say: Callable[[str], None]) -> None:
         self.say = say
+        self.ways = ways
         self.coordinator = CoordinatorProcess(
             databases["coordinator"], free_port(), ("--node", "first", "--log-level", "warning")
         )
@@ -68,10 +73,11 @@ class Stage:
         }
         self.services: dict[str, ServiceProcess] = {}
         for name in ("stock", "balance", "order"):
-            environment = {**environment, "SHOP_DATABASE": _asynchronous(own[name])}
+            environment = {**environment, "SHOP_DATABASE": _asynchronous(own[name]), "SHOP_MODE": ways[name].name}
             self.services[name] = ServiceProcess(name, environment, directory / f"{name}.log")
             environment[f"SHOP_{name.upper()}"] = self.services[name].url
-        self.ledger = Ledger(own, databases["coordinator"])
+        self.ledger = Ledger(own, databases["coordinator"], ways)
+        self._operator = Coordinator((self.coordinator.address, self.standby.address), "", None, 10.0)
         self._http = httpx.Client(timeout=60)
         self._told: deque[Answer] = deque(maxlen=3)
         self._customers = ThreadPoolExecutor(CUSTOMERS, "customer")
@@ -127,12 +133,20 @@ class Stage:
         with self.ledger.holding(stock, sku):
             yield
 
-    def reserved_while_unpaid(self, sku: str) -> None:
-        """Wait until the goods are reserved; the debit waits for `slow_money`."""
-        wait_until(lambda: self.ledger.reserved(sku) > 0, what=f"the reservation of {sku}")
+    @contextmanager
+    def slow_second_phase(self, sku: str, wait_for: Stuck) -> Iterator[None]:
+        """Hold up what the stock service does when the transaction is decided, until the block is left."""
+        service = self.services["stock"]
+        held = {"goods": lambda: self.slow_goods(sku), "process": service.frozen}
+        with held.get(wait_for, lambda: self.ledger.holding_undo_records("stock"))():
+            yield
 
-    def reserving(self, order_id: str) -> None:
-        """Wait until the stock service has registered its branch; the try waits for `slow_goods`."""
+    def goods_while_unpaid(self) -> None:
+        """Wait until the stock service has done its phase one; the debit waits for `slow_money`."""
+        wait_until(lambda: self.ledger.pending("stock") > 0, what="the stock service's phase one")
+
+    def taking_part(self, order_id: str) -> None:
+        """Wait until the stock service has registered its branch; its phase one waits for `slow_goods`."""
         wait_until(lambda: self.ledger.branches(order_id) > 0, what=f"the branch of {order_id}")
 
     def decided(self, order_id: str, *statuses: str) -> None:
@@ -140,6 +154,10 @@ class Stage:
         wait_until(lambda: self.ledger.transaction(order_id) in statuses, what=f"the decision on {order_id}")
 
     # ------------------------------------------------------------ looking
+
+    def moved(self, sku: str, before: Pieces) -> Pieces:
+        """How pieces of a product have moved, as others see it."""
+        return self.ledger.goods(sku).since(before)
 
     def expect(self, what: str, kept: bool) -> None:
         """Say what is seen.
@@ -160,7 +178,18 @@ class Stage:
 
     def settled(self) -> None:
         """Wait until nothing is under way, or until it is plain that it will not end."""
-        wait_until(lambda: not (self.ledger.unfinished() or self.ledger.tried()), _SETTLE_SECONDS, "the end of all transactions")
+        wait_until(
+            lambda: not (self.ledger.unfinished() or self.ledger.pending()), _SETTLE_SECONDS, "the end of all transactions"
+        )
+
+    def broken_promises(self, start: Totals) -> list[str]:
+        """What is not as it must be when all orders have ended; empty: goods and money are conserved, and nothing is held.
+
+        Args:
+            start: The books when the stage was opened.
+        """
+        locks = self._operator.call("Locks", LocksRequest(), LocksReply).locks
+        return self.ledger.broken_promises(start) + [f"{lock.xid} still holds {lock.key}" for lock in locks]
 
 
 PRODUCTS = {

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from txcoord_rm.at.enroll import enroll
+from txcoord_rm.at.guard import global_lock
 
-__all__ = ["enroll"]
+__all__ = ["enroll", "global_lock"]

@@ -26,7 +26,7 @@ class Operations(Protocol):
         """Run a statement, or print it where migrations are printed."""
 
 
-def upgrade(op: Operations) -> None:
+def create_tables(op: Operations) -> None:
     """Create our tables where they are missing.
 
     Args:
@@ -36,7 +36,7 @@ def upgrade(op: Operations) -> None:
         op.execute(CreateTable(table, if_not_exists=True))
 
 
-def downgrade(op: Operations) -> None:
+def drop_tables(op: Operations) -> None:
     """Drop our tables: nothing that is unfinished can be undone after that, and the database loses its identity.
 
     Args:

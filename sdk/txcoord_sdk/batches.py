@@ -59,8 +59,10 @@ class Batches:
             self._under_way = bool(self._alone or self._waiting)
             return self._under_way
 
-    def clear(self) -> None:
-        """Forget what waits."""
+    def clear(self) -> list[Command]:
+        """Forget what waits; returns it."""
         with self._lock:
-            self._waiting.clear()
+            left = [*self._alone, *self._waiting]
             self._alone.clear()
+            self._waiting.clear()
+            return left

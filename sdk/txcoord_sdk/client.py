@@ -51,7 +51,7 @@ class Client:
         self.config = config
         self.databases = Databases()
         self.global_transaction = GlobalTransactionFactory(lambda: self)
-        self._runner = Runner(self, config.threads)
+        self._runner = Runner(self, config.threads, self.databases.aclose)
         self._resources: dict[str, None] = {}
         self._io: IoThread | None = None
         self._on_start: list[Callable[[Client], None]] = []
@@ -103,6 +103,7 @@ class Client:
             time.sleep(0.01)
         if (io := self._leave()) is not None:
             io.close(max(1.0, until - time.monotonic()))
+        self._runner.join()
         self.databases.close()
 
     async def aclose(self, patience: float = 5.0) -> None:
@@ -117,6 +118,7 @@ class Client:
         await self._runner.cancel_here()
         if (io := self._leave()) is not None:
             await asyncio.to_thread(io.close, max(1.0, until - time.monotonic()))
+        await asyncio.to_thread(self._runner.join)
         await self.databases.aclose()
         self.databases.close()
 
@@ -325,6 +327,11 @@ class Client:
         """Veto."""
         io = self._thread()
         io.post(io.session.rollback_only, xid, reason, sink)
+
+    def query_locks(self, resource: str, keys: list[str], sink: Sink) -> None:
+        """Ask whether rows are free of unfinished global transactions; the sink hears a `LockReply`."""
+        io = self._thread()
+        io.post(io.session.query_locks, resource, keys, sink)
 
     def settled(self, xids: list[str], sink: Sink) -> None:
         """Ask which transactions are settled; the sink hears a `SettledReply`."""

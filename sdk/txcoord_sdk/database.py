@@ -22,6 +22,7 @@ from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.failpoints import durable
 
 from txcoord_sdk import schema
+from txcoord_sdk.context import entered
 from txcoord_sdk.dialects import Dialect, dialect_of
 from txcoord_sdk.local_transaction import watch
 from txcoord_sdk.participant import UnavailableError
@@ -124,13 +125,13 @@ class Database:
         return AsyncSealedTransaction(own.engine, own.gate)
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a local transaction on our own pool.
+        """Run `work` in a local transaction on our own pool, outside any global one.
 
         Raises:
             UnavailableError: The database cannot be reached.
         """
         local = self.own_transaction()
-        with self.reaching():
+        with self.reaching(), entered(None):
             try:
                 result = local.start(work)
                 local.commit()
@@ -141,7 +142,7 @@ class Database:
     async def arun(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a local transaction on our own pool. Raises like `run`."""
         local = self.own_async_transaction()
-        with self.reaching():
+        with self.reaching(), entered(None):
             try:
                 result = await local.start(work)
                 await local.commit()

@@ -12,12 +12,12 @@ import contextvars
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol
 
-from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_when_event_set, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, RetryError, Retrying, stop_when_event_set, wait_random_exponential
 from txcoord_proto.errors import TxcoordError
 from txcoord_proto.status import CommandResult
 
@@ -44,18 +44,25 @@ class Answers(Protocol):
         """It did not succeed."""
 
 
+async def _nothing() -> None:
+    pass
+
+
 class Runner:
     """Second phases of this process.
 
     Args:
         answers: Where results go.
         threads: For the synchronous second phases of a resource without a database.
+        at_end: Run in the runner's own loop when that ends, for what lives in it.
     """
 
-    def __init__(self, answers: Answers, threads: int) -> None:
+    def __init__(self, answers: Answers, threads: int, at_end: Callable[[], Coroutine[Any, Any, None]] = _nothing) -> None:
         self._answers = answers
         self._threads = threads
-        self._participants: dict[str, Participant | BatchParticipant] = {}
+        self._at_end = at_end
+        self._participants: dict[str, Participant] = {}
+        self._batch_participants: dict[str, BatchParticipant] = {}
         self._batches: dict[str, Batches] = {}
         self._running: dict[tuple[str, int], Mailbox | None] = {}
         """What is being worked on, and the loop in which, if it is one."""
@@ -64,6 +71,7 @@ class Runner:
         """By database, or by resource where there is none."""
         self._home: Mailbox | None = None
         self._own: Mailbox | None = None
+        self._own_thread: threading.Thread | None = None
         self._context = contextvars.Context()
         """Of second phases in event loops: whoever wakes a loop is in some transaction, perhaps, and they are in none."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -75,7 +83,10 @@ class Runner:
 
     def serve(self, resource: str, participant: Participant | BatchParticipant) -> None:
         """Have `participant` do the second phases of `resource`."""
-        self._participants[resource] = participant
+        if isinstance(participant, BatchParticipant):  # asked here, since that takes longer than all else in `take`
+            self._batch_participants[resource] = participant
+        else:
+            self._participants[resource] = participant
 
     def adopt_loop(self) -> None:
         """Run asynchronous participants in the running event loop, for as long as it runs."""
@@ -85,42 +96,44 @@ class Runner:
 
     def take(self, command: Command) -> None:
         """Start a command; returns at once. Only the thread that talks to the coordinator calls this."""
-        participant = self._participants.get(command.resource)
+        each = self._participants.get(command.resource)
+        whole = self._batch_participants.get(command.resource)
         if self._stopped.is_set():
             return  # it comes again, to this process or another
-        if participant is None:
-            for branch in command.branches:
-                error = f"{command.resource} is not served here"
-                self._answers.failed(command.xid, branch.branch_id, CommandResult.UNAVAILABLE, "NOT_SERVED", error)
-            return
         # A command comes again over a new stream: what is being worked on is not begun twice.
         branches = tuple(branch for branch in command.branches if not self._runs((command.xid, branch.branch_id)))
         if not branches:
             return
         if len(branches) < len(command.branches):
             command = replace(command, branches=branches)
-        loop = self._loop() if participant.is_async(command) else None
-        batches = None
-        if command.commit and isinstance(participant, BatchParticipant):
-            batches = self._batches_of(command.resource, loop)
-            loop = batches.loop
-        for branch in branches:
-            self._running[command.xid, branch.branch_id] = loop
-        if not isinstance(participant, BatchParticipant):
-            steps = self._one_by_one(command, participant)
-        elif batches is None:
-            steps = self._rollback(command, participant)
+        if each is not None:
+            self._begin(command, each, self._one_by_one(command, each))
+        elif whole is None:
+            for branch in branches:
+                error = f"{command.resource} is not served here"
+                self._answers.failed(command.xid, branch.branch_id, CommandResult.UNAVAILABLE, "NOT_SERVED", error)
+        elif command.commit:
+            self._queue(command, whole)
         else:
-            if batches.add(command):  # else one is under way, and this comes with the next one
-                self._start_batch(batches, participant, command.resource)
-            return
+            self._begin(command, whole, self._rollback(command, whole))
+
+    def _begin(self, command: Command, participant: Participant | BatchParticipant, steps: Steps[None]) -> None:
+        loop = self._loop() if participant.is_async(command) else None
+        self._mark(command, loop)
         self._start(steps, loop, lambda: self._pool(participant, command.resource))
 
-    def _batches_of(self, resource: str, loop: Mailbox | None) -> Batches:
-        batches = self._batches.get(resource)
+    def _queue(self, command: Command, participant: BatchParticipant) -> None:
+        batches = self._batches.get(command.resource)
         if batches is None or batches.abandoned:
-            batches = self._batches[resource] = Batches(loop)
-        return batches
+            batches = self._batches[command.resource] = Batches(self._loop() if participant.is_async(command) else None)
+        self._mark(command, batches.loop)
+        if batches.add(command):  # else one is under way, and this comes with the next one
+            self._start_batch(batches, participant, command.resource)
+
+    def _mark(self, command: Command, loop: Mailbox | None) -> None:
+        """Remember what is about to be begun: it may end at once."""
+        for branch in command.branches:
+            self._running[command.xid, branch.branch_id] = loop
 
     def _runs(self, key: tuple[str, int]) -> bool:
         if key not in self._running:
@@ -137,7 +150,10 @@ class Runner:
             threading.Thread(target=self._keep_trying, args=(work,), name="txcoord-background", daemon=True).start()
 
     def _keep_trying(self, work: Callable[[], Any]) -> None:
-        Retrying(sleep=self._pause, **self._persistence())(work)
+        try:
+            Retrying(sleep=self._pause, **self._persistence())(work)
+        except RetryError as error:  # the client was closed, and nobody waits for this
+            log.debug("given up: %s", error)
 
     def _pause(self, seconds: float) -> None:
         self._stopped.wait(seconds)
@@ -161,7 +177,7 @@ class Runner:
         self._batches.clear()
         self._tasks.clear()
         self._pools.clear()
-        self._home = self._own = None
+        self._home = self._own = self._own_thread = None
         self._stopped = threading.Event()
 
     def restart(self) -> None:
@@ -197,6 +213,12 @@ class Runner:
             own.loop.call_soon_threadsafe(own.loop.stop)
         self._home = None
         self._running.clear()
+
+    def join(self) -> None:
+        """After `close`: wait until the runner's own loop has ended, for a short while (blocks)."""
+        thread, self._own_thread = self._own_thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_CANCELLED_SECONDS)
 
     def runs_here(self) -> bool:
         """Whether asynchronous second phases run in the loop of this very thread, so that it must not be blocked."""
@@ -236,6 +258,8 @@ class Runner:
         try:
             yield Invoke(lambda: participant.commit(batch))
         except BaseException as error:
+            if isinstance(error, UnavailableError):
+                batch += batches.clear()  # each would find that out for itself, one after the other
             if isinstance(error, (*_ENDINGS, UnavailableError)) or len(batch) == 1:
                 for command in batch:
                     self._failed(command, command.branches, error)
@@ -318,7 +342,10 @@ class Runner:
             return self._home
         if self._own is None:
             self._own = Mailbox(asyncio.new_event_loop())
-            threading.Thread(target=_run_loop, args=(self._own.loop,), name="txcoord-worker", daemon=True).start()
+            self._own_thread = threading.Thread(
+                target=_run_loop, args=(self._own.loop, self._at_end), name="txcoord-worker", daemon=True
+            )
+            self._own_thread.start()
         return self._own
 
 
@@ -327,7 +354,7 @@ def _say(attempt: RetryCallState) -> None:
         log.warning("this process does not serve its actions yet, it tries again: %s", attempt.outcome.exception())
 
 
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
@@ -335,6 +362,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         for task in unfinished:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*unfinished, return_exceptions=True))
+        loop.run_until_complete(at_end())
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()

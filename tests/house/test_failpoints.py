@@ -33,8 +33,8 @@ NOT_DURABLE = {
     "client.Client.commit": "asks the coordinator",
     "tcc.second_phase.TccParticipant._in_database": "of `_confirm` and `_cancel`",
     "at.hook.EnrolledDialect.do_commit": "hands on to the watched dialect",
-    "at.alone.LoneBranch._entry": "begins",
-    "at.alone.LoneBranch._send_commit": "the step of the boundary around it",
+    "at.alone._Alone._entry": "begins",
+    "at.alone._Alone._send_commit": "the step of the boundary around it",
     "undo.restorer.Restorer._undo": "a savepoint",
     "undo.restorer.Restorer._tried": "a savepoint",
     "undo.restorer.Restorer._checked": "a savepoint",
@@ -74,9 +74,9 @@ def is_boundary(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def uses_a_database(tree: ast.Module) -> bool:
-    """Whether a module knows SQLAlchemy."""
-    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    return any("sqlalchemy" in ast.unparse(node) for node in imports)
+    """Whether a module knows SQLAlchemy, or the statements of an enrolled engine."""
+    imports = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return any("sqlalchemy" in line or "at.statements" in line for line in imports)
 
 
 def places() -> dict[str, bool]:

@@ -1,25 +1,25 @@
-"""The balance service: holds a customer's money, then takes it or gives it back."""
+"""The balance service: its routes; what they do is in `at`, or in `tcc`, as SHOP_MODE says."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
-from txcoord_sdk import TxcoordError, connect, tcc
+from txcoord_sdk import TxcoordError
 from txcoord_sdk.carriers.asgi import TransactionMiddleware
 
-from examples.shop.balance.database import account, metadata
-from examples.shop.database import open_database
+from examples.shop.balance.database import metadata
 
-client = connect(service="balance")
-engine = open_database("balance")
-client.bind(engine)
+debit: Callable[[str, Decimal], Awaitable[None]]
+if os.environ.get("SHOP_MODE") == "tcc":
+    from examples.shop.balance.tcc import debit, engine
+else:
+    from examples.shop.balance.at import debit, engine
 
 
 @asynccontextmanager
@@ -35,37 +35,6 @@ app = FastAPI(title="balance", lifespan=lifespan)
 app.add_middleware(TransactionMiddleware)
 
 
-@tcc("debit")
-async def debit(conn: AsyncConnection, customer: str, amount: Decimal) -> None:
-    """Try: hold the money."""
-    at_hand = await conn.scalar(select(account.c.balance).where(account.c.customer == customer).with_for_update())
-    if at_hand is None or at_hand < amount:
-        raise HTTPException(409, f"{customer} cannot pay {amount}")
-    await conn.execute(
-        update(account)
-        .where(account.c.customer == customer)
-        .values(balance=account.c.balance - amount, held=account.c.held + amount)
-    )
-
-
-@debit.confirm
-async def take(conn: AsyncConnection, customer: str, amount: Decimal) -> None:
-    """Confirm: it is paid."""
-    await conn.execute(
-        update(account).where(account.c.customer == customer).values(held=account.c.held - amount, paid=account.c.paid + amount)
-    )
-
-
-@debit.cancel
-async def give_back(conn: AsyncConnection, customer: str, amount: Decimal) -> None:
-    """Cancel: it is at hand again."""
-    await conn.execute(
-        update(account)
-        .where(account.c.customer == customer)
-        .values(held=account.c.held - amount, balance=account.c.balance + amount)
-    )
-
-
 class Debit(BaseModel):
     """Who pays how much."""
 
@@ -75,7 +44,7 @@ class Debit(BaseModel):
 
 @app.post("/debits")
 async def post_debit(wanted: Debit) -> Debit:
-    """Hold money within the caller's global transaction."""
+    """Take money within the caller's global transaction."""
     await debit(wanted.customer, wanted.amount)
     return wanted
 

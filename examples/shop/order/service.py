@@ -1,9 +1,12 @@
-"""The order service: begins the global transaction, writes the order and calls the other two services."""
+"""The order service: begins the global transaction, writes the order and calls the other two services.
+
+How the order is written is in `at`, or in `tcc`, as SHOP_MODE says.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
@@ -11,22 +14,25 @@ import httpx
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy import insert, update
-from sqlalchemy.ext.asyncio import AsyncConnection
-from txcoord_sdk import TxcoordError, connect, global_transaction, tcc
+from txcoord_sdk import LockConflictError, TxcoordError, global_transaction
 from txcoord_sdk.carriers.asgi import TransactionMiddleware
 from txcoord_sdk.carriers.httpx import AsyncTransactionTransport
 
-from examples.shop.database import open_database
-from examples.shop.order.database import metadata, orders
+from examples.shop.order.database import metadata
+
+record: Callable[[str, str, str, int, str | None, Decimal], Awaitable[None]]
+if os.environ.get("SHOP_MODE") == "tcc":
+    from examples.shop.order.tcc import engine, record
+else:
+    from examples.shop.order.at import engine, record
 
 PATIENCE = float(os.environ.get("SHOP_PATIENCE", "30"))
 STOCK = os.environ.get("SHOP_STOCK", "http://127.0.0.1:8001")
 BALANCE = os.environ.get("SHOP_BALANCE", "http://127.0.0.1:8002")
+RETRIES = 3
+"""How often an order is tried again that met others on its way: in AT mode a row is its transaction's until that ends."""
+CONFLICTS = ("LOCK_CONFLICT", "LOCK_TIMEOUT", "DEADLOCK")
 
-client = connect(service="order")
-engine = open_database("order")
-client.bind(engine)
 http = httpx.AsyncClient(timeout=PATIENCE + 15, transport=AsyncTransactionTransport())
 
 
@@ -54,7 +60,7 @@ class Order(BaseModel):
     gift: str | None = None
 
 
-@global_transaction(name="place order", key="order:{order.id}", timeout=PATIENCE)
+@global_transaction(name="place order", key="order:{order.id}", timeout=PATIENCE, retries=RETRIES)
 async def place(order: Order) -> Decimal:
     """All of it or nothing: goods, gift, order and money."""
     amount = Decimal((await call(STOCK, "/reservations", sku=order.sku, quantity=order.quantity))["amount"])
@@ -74,31 +80,12 @@ async def wrap_gift(sku: str) -> str | None:
 
 
 async def call(service: str, path: str, **body: object) -> dict[str, str]:
-    """Ask another service to take part."""
+    """Ask another service to take part; where rows are held by others, so says the error, and the order is tried again."""
     answer = await http.post(service + path, json=body)
+    if answer.status_code == 503 and (told := answer.json())["code"] in CONFLICTS:
+        raise LockConflictError(told["error"])
     result: dict[str, str] = answer.raise_for_status().json()
     return result
-
-
-@tcc("record")
-async def record(
-    conn: AsyncConnection, order_id: str, customer: str, sku: str, quantity: int, gift: str | None, amount: Decimal
-) -> None:
-    """Try: write the order down."""
-    row = {"id": order_id, "customer": customer, "sku": sku, "quantity": quantity, "gift": gift, "amount": amount}
-    await conn.execute(insert(orders).values(**row, status="PENDING"))
-
-
-@record.confirm
-async def placed(conn: AsyncConnection, order_id: str) -> None:
-    """Confirm."""
-    await conn.execute(update(orders).where(orders.c.id == order_id).values(status="PLACED"))
-
-
-@record.cancel
-async def rejected(conn: AsyncConnection, order_id: str) -> None:
-    """Cancel."""
-    await conn.execute(update(orders).where(orders.c.id == order_id).values(status="REJECTED"))
 
 
 @app.post("/orders", status_code=201)

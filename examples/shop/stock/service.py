@@ -1,26 +1,27 @@
-"""The stock service: reserves goods, then sells them or puts them back."""
+"""The stock service: its routes; what they do is in `at`, or in `tcc`, as SHOP_MODE says."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from txcoord_sdk import TxcoordError, connect, tcc
+from sqlalchemy.ext.asyncio import AsyncSession
+from txcoord_sdk import TxcoordError
 from txcoord_sdk.carriers.asgi import TransactionMiddleware
 
-from examples.shop.database import open_database
-from examples.shop.stock.database import Demand, metadata, stock
+from examples.shop.stock.database import Demand, metadata
 
-client = connect(service="stock")
-engine = open_database("stock")
-client.bind(engine)
+reserve: Callable[[AsyncSession, str, int], Awaitable[Decimal]]
+if os.environ.get("SHOP_MODE") == "tcc":
+    from examples.shop.stock.tcc import engine, reserve
+else:
+    from examples.shop.stock.at import engine, reserve
 
 
 @asynccontextmanager
@@ -42,36 +43,6 @@ async def open_session() -> AsyncIterator[AsyncSession]:
         yield session
 
 
-@tcc("reserve")
-async def reserve(session: AsyncSession, sku: str, quantity: int) -> Decimal:
-    """Try: set goods aside; returns what they cost."""
-    row = select(stock.c.price, stock.c.free).where(stock.c.sku == sku).with_for_update()
-    found = (await session.execute(row)).one_or_none()
-    if found is None or found.free < quantity:
-        raise HTTPException(409, f"{sku} is out of stock")
-    await session.execute(
-        update(stock).where(stock.c.sku == sku).values(free=stock.c.free - quantity, reserved=stock.c.reserved + quantity)
-    )
-    cost: Decimal = found.price * quantity
-    return cost
-
-
-@reserve.confirm
-async def sell(conn: AsyncConnection, sku: str, quantity: int) -> None:
-    """Confirm: they are sold."""
-    await conn.execute(
-        update(stock).where(stock.c.sku == sku).values(reserved=stock.c.reserved - quantity, sold=stock.c.sold + quantity)
-    )
-
-
-@reserve.cancel
-async def put_back(conn: AsyncConnection, sku: str, quantity: int) -> None:
-    """Cancel: they are free again."""
-    await conn.execute(
-        update(stock).where(stock.c.sku == sku).values(reserved=stock.c.reserved - quantity, free=stock.c.free + quantity)
-    )
-
-
 class Reservation(BaseModel):
     """What is wanted."""
 
@@ -87,7 +58,7 @@ class Cost(BaseModel):
 
 @app.post("/reservations")
 async def post_reservation(wanted: Reservation, session: Annotated[AsyncSession, Depends(open_session)]) -> Cost:
-    """Reserve goods within the caller's global transaction, and remember what was asked for."""
+    """Take goods within the caller's global transaction, and remember what was asked for."""
     amount = await reserve(session, wanted.sku, wanted.quantity)
     session.add(Demand(sku=wanted.sku, quantity=wanted.quantity))  # written when the session commits
     return Cost(amount=amount)

@@ -8,24 +8,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection
 from txcoord_proto.failpoints import Mode, durable, passes
-from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 from txcoord_rm.at.branch import LocalBranch
-from txcoord_rm.at.resource import Resource
+from txcoord_rm.at.guard import Guard
+from txcoord_rm.at.statements import Statements
 from txcoord_rm.capture.port import Entry, Result
 
 
-class LoneBranch(LocalBranch):
-    """The branch of one statement."""
+class _Alone(Statements):
+    """Mixed in before statements of a local transaction: theirs is begun and ended here, for one statement."""
 
-    def __init__(self, resource: Resource, transaction: GlobalTransaction, connection: Connection) -> None:
-        super().__init__(resource, transaction, connection, fresh=True)
-        self._open = False
+    _open = False
 
-    def run(self, cursor: Any, work: Callable[[LocalBranch], Result]) -> Result:
-        """Run the statement that `work` gives to the branch, commit it and report."""
+    def run(self, cursor: Any, work: Callable[[Statements], Result]) -> Result:
+        """Run the statement that `work` gives to it, commit and tell."""
         try:
             result = work(self)
         except BaseException:
@@ -67,7 +64,7 @@ class LoneBranch(LocalBranch):
         self.rolled_back()
 
     def _entry(self, cursor: Any, undoes: bool) -> Entry:
-        entry = super()._entry(cursor, undoes)
+        entry = super()._entry(cursor, undoes)  # type: ignore[safe-super]
         if not self._open:
             cursor.execute(self.resource.capture.begin)
             self._open = True
@@ -79,9 +76,20 @@ class LoneBranch(LocalBranch):
             cursor.execute("ROLLBACK")
 
     def _forget_limits(self) -> None:
+        """There is nothing that knows of limits but the statement's own local transaction, which is gone."""
+
+
+class LoneBranch(_Alone, LocalBranch):
+    """The branch of one statement."""
+
+    def _forget_limits(self) -> None:
         self._begun = False
 
     def _limit(self) -> int:
         if self._begun or self.transaction.deadline == math.inf:
             return 0
         return max(1, math.ceil((self.transaction.deadline - time.monotonic()) * 1000))
+
+
+class LoneGuard(_Alone, Guard):
+    """One statement outside a global transaction."""

@@ -10,8 +10,8 @@ from txcoord_rm.capture.port import Result
 from txcoord_rm.sql.statement import Verb
 
 if TYPE_CHECKING:
-    from txcoord_rm.at.branch import LocalBranch
     from txcoord_rm.at.resource import Resource
+    from txcoord_rm.at.statements import Statements
 
 _CAPTURED = frozenset({Verb.INSERT, Verb.REPLACE, Verb.UPDATE, Verb.DELETE, Verb.LOCKING_READ})
 
@@ -19,13 +19,13 @@ _CAPTURED = frozenset({Verb.INSERT, Verb.REPLACE, Verb.UPDATE, Verb.DELETE, Verb
 class Local(Protocol):
     """The local transaction in which a statement runs."""
 
-    def known(self) -> LocalBranch | None:
+    def known(self) -> Statements | None:
         """The branch that it is part of already."""
 
-    def read(self) -> None:
+    def pass_by(self, verb: Verb) -> None:
         """A statement is about to run that needs no capture."""
 
-    def run(self, cursor: Any, work: Callable[[LocalBranch], Result]) -> Result:
+    def run(self, cursor: Any, work: Callable[[Statements], Result]) -> Result:
         """Give the branch that it is part of from now on to `work`.
 
         Raises:
@@ -76,7 +76,9 @@ class Cursor:
         if statement.verb in _CAPTURED:
             cursor = self._capturing()
             return self._take(self._local.run(cursor, lambda branch: branch.execute(cursor, statement, parameters)))
-        self._local.read()
+        if statement.functions:
+            self._resource.capture.admit(self._cursor if self._plain is None else self._plain(), statement)
+        self._local.pass_by(statement.verb)
         return self._cursor.execute(sql) if parameters is None else self._cursor.execute(sql, parameters)
 
     def executemany(self, sql: str, rows: Sequence[Any]) -> Any:

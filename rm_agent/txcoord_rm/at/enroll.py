@@ -9,14 +9,21 @@ from txcoord_sdk.client import Client, default_client
 
 from txcoord_rm.at.hook import hook, resource_of_engine
 from txcoord_rm.at.participant import serve_second_phases
-from txcoord_rm.at.resource import Resource
+from txcoord_rm.at.resource import LocalWrites, Resource
 from txcoord_rm.capture.families import capture_for, flavour_of
 from txcoord_rm.undo.log import metadata
 
 LOCK_WAIT = 10.0
 
 
-def enroll(engine: Engine | AsyncEngine, client: Client | None = None, *, name: str = "", lock_wait: float = LOCK_WAIT) -> None:
+def enroll(
+    engine: Engine | AsyncEngine,
+    client: Client | None = None,
+    *,
+    name: str = "",
+    lock_wait: float = LOCK_WAIT,
+    local_writes: str = LocalWrites.IGNORE,
+) -> None:
     """Have an engine's statements inside global transactions captured, so that a global rollback puts every row back.
 
     Outside global transactions nothing changes. Calling it again for the same engine and client does nothing.
@@ -26,10 +33,14 @@ def enroll(engine: Engine | AsyncEngine, client: Client | None = None, *, name: 
         client: Of this service; None: the one that `connect` made last.
         name: Of the database, where the client is bound to several; see `Client.bind`.
         lock_wait: Seconds that a statement waits for a row which another global transaction holds.
+        local_writes: What becomes of writes outside global transactions: "ignore", they may overwrite rows of an unfinished one,
+            which then cannot be rolled back by itself; "check", they wait for such rows; "refuse", they are an error.
 
     Raises:
         ConfigurationError: The engine does not fit, or belongs to another client.
     """
+    if local_writes not in list(LocalWrites):
+        raise ConfigurationError(f"local_writes={local_writes!r}: use one of {', '.join(LocalWrites)}")
     client = client or default_client()
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     if (known := resource_of_engine(sync_engine)) is not None:
@@ -44,6 +55,6 @@ def enroll(engine: Engine | AsyncEngine, client: Client | None = None, *, name: 
         database = client.databases.get(name)
     database.add_tables(metadata)
     flavour = flavour_of(sync_engine.dialect)
-    resource = Resource(client, database, flavour, capture_for(flavour), lock_wait)
+    resource = Resource(client, database, flavour, capture_for(flavour), lock_wait, LocalWrites(local_writes))
     hook(sync_engine, resource)
     client.when_started(lambda started: serve_second_phases(started, database))

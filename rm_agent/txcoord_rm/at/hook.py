@@ -16,10 +16,14 @@ from txcoord_sdk.local_transaction import WatchedDialect, commits_by_itself, enl
 from txcoord_sdk.tcc.branch import current_branch
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
-from txcoord_rm.at.alone import LoneBranch
+from txcoord_rm.at.alone import LoneBranch, LoneGuard
 from txcoord_rm.at.branch import LocalBranch
 from txcoord_rm.at.cursor import Cursor
+from txcoord_rm.at.guard import Guard, is_within
+from txcoord_rm.at.resource import LocalWrites
+from txcoord_rm.at.statements import Statements
 from txcoord_rm.capture.port import Result
+from txcoord_rm.sql.statement import Verb
 
 if TYPE_CHECKING:
     from txcoord_rm.at.resource import Resource
@@ -34,6 +38,7 @@ def hook(engine: Engine, resource: Resource) -> None:
     kind = type(dialect)
     assert issubclass(kind, WatchedDialect), "a bound engine is watched"
     dialect._txcoord_resource = resource
+    dialect._txcoord_ignores = resource.local_writes is LocalWrites.IGNORE
     dialect._txcoord_seen = {}
     own: dict[str, Any] = {"supports_statement_cache": kind.supports_statement_cache}
     context = dialect.execution_ctx_cls
@@ -54,13 +59,13 @@ class EnrolledContext:
         cursor = super().create_cursor()  # type: ignore[misc]
         dialect = self.dialect
         transaction = current()
-        if transaction is None and not dialect._txcoord_open:
+        if transaction is None and dialect._txcoord_ignores and not dialect._txcoord_open and not is_within():
             dialect._txcoord_see(self)
             return cursor
         if self.execution_options.get("txcoord_own") or current_branch() is not None:
             return cursor
         local = _Local(self, transaction)
-        if transaction is None and local.known() is None:
+        if transaction is None and dialect._txcoord_ignores and not is_within() and local.known() is None:
             dialect._txcoord_see(self)
             return cursor
         return Cursor(cursor, dialect._txcoord_resource, local, self.create_default_cursor if self._is_server_side else None)
@@ -76,42 +81,52 @@ class _Local:
         self._dialect = context.dialect
         self._transaction = transaction
 
-    def known(self) -> LocalBranch | None:
-        """See `Local.known`."""
+    def known(self) -> LocalBranch | Guard | None:
+        """What captures its statements already; None: nothing does."""
         state = open_state(self._connection)
-        return None if state is None else next((e for e in state.enlistments if type(e) is LocalBranch), None)
+        return None if state is None else next((e for e in state.enlistments if isinstance(e, (LocalBranch, Guard))), None)
 
-    def read(self) -> None:
-        """See `Local.read`."""
+    def pass_by(self, verb: Verb) -> None:
+        """See `Local.pass_by`."""
         if (known := self.known()) is not None:
-            known.read()
+            known.pass_by(verb)
         else:
             self._dialect._txcoord_seen.setdefault(id(self._connection.connection.dbapi_connection), "")
 
-    def run(self, cursor: Any, work: Callable[[LocalBranch], Result]) -> Result:
+    def run(self, cursor: Any, work: Callable[[Statements], Result]) -> Result:
         """See `Local.run`."""
-        if commits_by_itself(self._connection):
-            assert self._transaction is not None, "without one there is no captured cursor"
-            return LoneBranch(self._dialect._txcoord_resource, self._transaction, self._connection).run(cursor, work)
-        return work(self._branch())
-
-    def _branch(self) -> LocalBranch:
-        found, transaction = self.known(), self._transaction
-        if found is not None:
-            if transaction is not None and transaction is not found.transaction:
-                raise TransactionEndedError(
-                    f"this local transaction belongs to {found.transaction!r}, not to {transaction!r}: commit it first, or use "
-                    "another connection or session"
-                )
-            return found
-        assert transaction is not None, "without one there is no captured cursor"
-        seen: str | None = self._dialect._txcoord_seen.get(id(self._connection.connection.dbapi_connection))
-        if seen:
+        resource, transaction = self._dialect._txcoord_resource, self._transaction
+        if transaction is None and resource.local_writes is LocalWrites.REFUSE and self.known() is None:
             raise ConfigurationError(
-                f"this local transaction has written before the global one began ({seen[:_SHOWN]!r}), which a global rollback "
-                "would not undo: commit it first, or begin the global transaction before it"
+                f"{self._connection.engine.url!r} is enrolled with local_writes='refuse': write within a global transaction"
             )
-        branch = LocalBranch(self._dialect._txcoord_resource, transaction, self._connection, fresh=seen is None)
+        if not commits_by_itself(self._connection):
+            return work(self._statements())
+        if transaction is None:
+            return LoneGuard(resource, self._connection, True).run(cursor, work)
+        return LoneBranch(resource, transaction, self._connection, True).run(cursor, work)
+
+    def _statements(self) -> Statements:
+        found, transaction = self.known(), self._transaction
+        if isinstance(found, LocalBranch) and transaction not in (None, found.transaction):
+            raise TransactionEndedError(
+                f"this local transaction belongs to {found.transaction!r}, not to {transaction!r}: commit it first, or use "
+                "another connection or session"
+            )
+        if isinstance(found, LocalBranch) or (found is not None and transaction is None):
+            return found
+        resource = self._dialect._txcoord_resource
+        seen: str | None = self._dialect._txcoord_seen.get(id(self._connection.connection.dbapi_connection))
+        if transaction is None:
+            guard = Guard(resource, self._connection, seen is None)
+            enlist(self._connection, guard)
+            return guard
+        if seen or found is not None:
+            raise ConfigurationError(
+                f"this local transaction has written before the global one began ({(seen or '')[:_SHOWN]!r}), which a global "
+                "rollback would not undo: commit it first, or begin the global transaction before it"
+            )
+        branch = LocalBranch(resource, transaction, self._connection, seen is None)
         enlist(self._connection, branch)
         return branch
 
@@ -120,6 +135,7 @@ class EnrolledDialect(WatchedDialect):
     """Mixed in before a watched dialect."""
 
     _txcoord_resource: Resource
+    _txcoord_ignores: bool
     _txcoord_seen: dict[int, str]
     """By connection: the first statement of the open local transaction that wrote outside a global one; empty: it only read."""
 

@@ -21,7 +21,7 @@ from txcoord_sdk.tcc.retries import again_after_transient_errors
 from txcoord_sdk.transaction.effects import Invoke, Steps, adrive, drive
 
 from txcoord_rm.at.parking import DifferenceError
-from txcoord_rm.catalogue.facts import facts_on
+from txcoord_rm.catalogue.facts import check_known, facts_on
 from txcoord_rm.undo.item import CorruptRecordError
 from txcoord_rm.undo.log import forget, metadata, undo, undo_log
 
@@ -45,9 +45,13 @@ class AtParticipant:
 
     Args:
         database: It, with the table of undo records.
+
+    Raises:
+        ConfigurationError: It is of a kind in which AT cannot work.
     """
 
     def __init__(self, database: Database) -> None:
+        check_known(database.sync_engine.dialect.name)
         self.database = database
 
     @property
@@ -117,12 +121,16 @@ def serve_second_phases(client: Client, database: Database, ready: Callable[[str
         client: Of this process.
         database: It; our tables are created where they are missing.
         ready: Told the resource once it is served; from any thread.
+
+    Raises:
+        ConfigurationError: The database is of a kind in which AT cannot work.
     """
+    participant = AtParticipant(database)
     database.add_tables(metadata)
 
     def serve(database_id: str) -> None:
         resource = resource_of(database_id)
-        client.serve(resource, AtParticipant(database))
+        client.serve(resource, participant)
         keep_clean(client, database, UNDO_LOG)
         ready(resource)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from sqlalchemy.util import await_only
@@ -22,6 +23,17 @@ LOCK_KEYS = 1_000
 """Lock keys of one registration; more go in several."""
 
 
+class LocalWrites(StrEnum):
+    """What becomes of writes outside global transactions."""
+
+    IGNORE = "ignore"
+    """Nothing: they may overwrite rows of an unfinished global transaction, which then cannot be rolled back."""
+    CHECK = "check"
+    """They wait for such rows."""
+    REFUSE = "refuse"
+    """They are an error."""
+
+
 class Resource:
     """See the module.
 
@@ -31,13 +43,23 @@ class Resource:
         flavour: How its statements are read.
         capture: How their changes are captured.
         lock_wait: Seconds that a statement waits for a row which another global transaction holds.
+        local_writes: What becomes of writes outside global transactions.
     """
 
-    def __init__(self, client: Client, database: Database, flavour: Flavour, capture: Capture, lock_wait: float) -> None:
+    def __init__(
+        self,
+        client: Client,
+        database: Database,
+        flavour: Flavour,
+        capture: Capture,
+        lock_wait: float,
+        local_writes: LocalWrites = LocalWrites.IGNORE,
+    ) -> None:
         self.client = client
         self.database = database
         self.capture = capture
         self.lock_wait = lock_wait
+        self.local_writes = local_writes
         self._recogniser = Recogniser(flavour)
         without = Flavour(flavour.family, Binds.NONE, flavour.backslashes, flavour.ansi_quotes)
         self._without_parameters = Recogniser(without) if flavour.binds is Binds.PERCENT else self._recogniser

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.engine import Dialect
 from txcoord_proto.errors import ConfigurationError
 
+from txcoord_rm.capture.mysql import MysqlCapture
 from txcoord_rm.capture.port import Capture
 from txcoord_rm.capture.postgresql import PostgresqlCapture
 from txcoord_rm.capture.sqlite import SqliteCapture
@@ -23,16 +24,22 @@ def flavour_of(dialect: Dialect) -> Flavour:
     match dialect.name:
         case "postgresql" if binds in (Binds.PERCENT, Binds.DOLLAR):
             return Flavour(Family.POSTGRESQL, binds)
+        case "mysql" | "mariadb" if binds is not None:
+            return Flavour(Family.MYSQL, binds, backslashes=True)  # as servers are; another session is refused
         case "sqlite" if binds is Binds.QUESTION:
             return Flavour(Family.SQLITE, Binds.NATIVE)
     raise ConfigurationError(
         f"{dialect.name}+{dialect.driver} (paramstyle {dialect.paramstyle}) is not supported in AT mode: use PostgreSQL with "
-        "psycopg, asyncpg or psycopg2, or SQLite with sqlite3 or aiosqlite"
+        "psycopg, asyncpg or psycopg2, MariaDB or MySQL with PyMySQL, aiomysql or asyncmy, or SQLite with sqlite3 or aiosqlite"
     )
 
 
 def capture_for(flavour: Flavour) -> Capture:
     """How changes of statements are captured that are read so."""
-    if flavour.family is Family.SQLITE:
-        return SqliteCapture()
-    return PostgresqlCapture(flavour.binds)
+    match flavour.family:
+        case Family.SQLITE:
+            return SqliteCapture()
+        case Family.MYSQL:
+            return MysqlCapture(flavour)
+        case Family.POSTGRESQL:
+            return PostgresqlCapture(flavour.binds)

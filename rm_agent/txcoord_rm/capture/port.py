@@ -19,15 +19,18 @@ class Entry:
     """Where undo records of a statement belong.
 
     Args:
-        xid: The global transaction.
+        xid: The global transaction; empty: there is none, the keys are wanted and no record.
         branch_id: Its branch.
         first: Whether nothing of this branch has run in the local transaction before; then the session is checked, too.
-        limit_ms: With `first`, milliseconds after which the database shall end the local transaction if it stands still; 0: none.
+        again: Whether the local transaction has been rolled back to a savepoint since the last statement of the branch.
+        limit_ms: Milliseconds after which the database shall end the local transaction if it stands still; 0: it needs not be
+            told.
     """
 
     xid: str
     branch_id: int
     first: bool = False
+    again: bool = False
     limit_ms: int = 0
 
 
@@ -52,6 +55,10 @@ class Result:
     exact: bool = True
 
 
+class UnrecordedError(Exception):
+    """A change has run, but its undo record was not written: the local transaction may only be rolled back. Its cause is why."""
+
+
 class Capture(Protocol):
     """One family of databases. Cursors are those of SQLAlchemy's dialect: they look synchronous also where the driver is not."""
 
@@ -62,6 +69,13 @@ class Capture(Protocol):
     ones locked nothing in the database but what they changed (`Result.exact`)."""
     redoes: bool
     """Whether a statement that is rolled back to its savepoint gives its row locks back, so that it may run again."""
+
+    def admit(self, cursor: Any, statement: Statement) -> None:
+        """Look at a statement that is not captured, before it runs as it is.
+
+        Raises:
+            UnsupportedSqlError: It calls a function that may write rows.
+        """
 
     def table(self, cursor: Any, statement: Statement) -> Table:
         """What the catalogue says of the statement's target.
@@ -82,6 +96,7 @@ class Capture(Protocol):
 
         Raises:
             UnsupportedSqlError: Its changes cannot be captured for certain; nothing has run.
+            UnrecordedError: See there. Any other error is the driver's, of a statement that has changed nothing.
         """
 
     def run_many(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:

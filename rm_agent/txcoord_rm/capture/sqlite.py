@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from txcoord_rm.capture.port import Entry, Result
-from txcoord_rm.capture.sqlite_connection import Below
+from txcoord_rm.capture.sqlite_connection import Below, below
 from txcoord_rm.capture.sqlite_keys import keys, needed
 from txcoord_rm.capture.sqlite_rows import Seen, Triggers
 from txcoord_rm.capture.sqlite_values import outgoing, value
@@ -26,7 +26,6 @@ from txcoord_rm.undo.images import encode
 from txcoord_rm.undo.item import FORMAT, Image
 
 _OURS = frozenset({"txcoord_undo_log", "txcoord_fence"})
-_COUNTS = frozenset({"changes", "total_changes"})
 _UNDONE = {Event.INSERT: Event.DELETE, Event.DELETE: Event.INSERT, Event.UPDATE: Event.UPDATE}
 _SCHEMA = (
     "SELECT s.schema_version, (SELECT count(*) FROM temp.sqlite_master WHERE ? IN (name, tbl_name) COLLATE NOCASE) "
@@ -51,47 +50,57 @@ class SqliteCapture:
     def __init__(self) -> None:
         self._tables: dict[tuple[str, ...], SqliteTable] = {}
 
+    def admit(self, cursor: Any, statement: Statement) -> None:
+        """See `Capture.admit`: functions are built in, or the application's own."""
+
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`. In an open transaction the lock of the one who writes is taken."""
-        below = Below(cursor)
-        if below.in_transaction:
-            below.begin()
-        return self._table(below, statement)
+        return below(cursor, lambda raw: self._table_now(Below(raw), statement))
 
     def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
         """See `Capture.foreseen`. In an open transaction, where nobody may wait for other locks, nothing is."""
-        below = Below(cursor)
-        plan = _Plan(statement, self._table(below, statement), below)
-        return None if below.in_transaction else plan.foreseen(parameters)
+        return below(cursor, lambda raw: self._foreseen(Below(raw), statement, parameters))
 
     def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
         """See `Capture.run`. Where it raises anything, nothing of the statement is left."""
         given = () if parameters is None else (parameters,)
-        return self._run(cursor, statement, entry, lambda: cursor.execute(statement.sql, *given))
+        return below(cursor, lambda raw: self._run(raw, statement, entry, "execute", given))
 
     def run_many(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:
         """See `Capture.run_many`. Where it raises anything, nothing of any row is left."""
-        return self._run(cursor, statement, entry, lambda: cursor.executemany(statement.sql, rows))
+        return below(cursor, lambda raw: self._run(raw, statement, entry, "executemany", (rows,)))
 
-    def _run(self, cursor: Any, statement: Statement, entry: Entry, execute: Callable[[], object]) -> Result:
-        below = Below(cursor)
-        began = below.begin()
+    def _table_now(self, connection: Below, statement: Statement) -> Table:
+        if connection.in_transaction:
+            connection.begin()
+        return self._table(connection, statement)
+
+    def _foreseen(self, connection: Below, statement: Statement, parameters: Any) -> frozenset[str] | None:
+        plan = _Plan(statement, self._table(connection, statement), connection)
+        return None if connection.in_transaction else plan.foreseen(parameters)
+
+    def _run(self, cursor: Any, statement: Statement, entry: Entry, method: str, given: tuple[Any, ...]) -> Result:
+        connection = Below(cursor)
+        began = connection.begin()
         try:
             # Asked again: what `table` was told before may have been before the lock.
-            return _Plan(statement, self._table(below, statement), below).run(cursor, entry, execute)
+            return _Plan(statement, self._table(connection, statement), connection).run(cursor, entry, method, given)
         except BaseException:
-            if began and below.in_transaction:
-                below.execute("ROLLBACK")
+            if began and connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
 
-    def _table(self, below: Below, statement: Statement) -> SqliteTable:
-        assert statement.target is not None, "only statements that change rows are asked about"
+    def _table(self, connection: Below, statement: Statement) -> SqliteTable:
+        if statement.target is None or statement.verb is Verb.LOCKING_READ:
+            raise refuse(
+                statement.sql, "SQLite locks no rows, but the whole file", "read without a lock, and write what depends on it"
+            )
         parts = statement.target.parts
-        ((version, temporary),) = below.rows(_SCHEMA, (parts[-1],))
+        ((version, temporary),) = connection.rows(_SCHEMA, (parts[-1],))
         known = self._tables.get(parts)
         if known is not None and known.schema_version == version and not temporary:
             return known
-        found = catalogue.table(below.rows, parts)
+        found = catalogue.table(connection.rows, parts)
         if found is None:
             raise refuse(statement.sql, f"there is no table {'.'.join(parts)}")
         if not temporary:
@@ -105,23 +114,23 @@ class _Plan:
     Args:
         statement: An INSERT, UPDATE, DELETE or REPLACE.
         table: Its target.
-        below: The connection.
+        connection: That it will run on.
 
     Raises:
         UnsupportedSqlError: Its changes cannot be captured for certain.
     """
 
-    def __init__(self, statement: Statement, table: SqliteTable, below: Below) -> None:
+    def __init__(self, statement: Statement, table: SqliteTable, connection: Below) -> None:
         self._statement = statement
         self._table = table
-        self._below = below
+        self._connection = connection
         self._verb = Event.INSERT if statement.verb is Verb.REPLACE else Event(statement.verb.value)
         self._replaces = "REPLACE" in (statement.verb.value, statement.either) or "REPLACE" in table.conflicts
         self._events = {self._verb} | ({Event.UPDATE} if statement.assigned else set[Event]())
         if self._replaces and self._verb is not Event.DELETE:
             self._events |= {Event.DELETE}
         self._changed = table.follows(self._assigned())
-        self._check(bool(below.rows("PRAGMA foreign_keys")[0][0]))
+        self._check(bool(connection.rows("PRAGMA foreign_keys")[0][0]))
         self._image = self._images()
         extra = frozenset[str]().union(*(needed(table, event, self._changed) for event in self._events))
         self._columns = (*self._image, *sorted(extra - set(self._image)))
@@ -140,8 +149,6 @@ class _Plan:
             raise self._refuse(f"{self._shown} cannot be captured: {reason}", "do the work in a TCC branch")
         if statement.either in ("FAIL", "ROLLBACK"):
             raise self._refuse(f"OR {statement.either} leaves it half done, or ends the transaction", "leave that out")
-        if count := statement.functions & _COUNTS:
-            raise self._refuse(f"{min(count)}() counts rows that txcoord writes, too", "use the cursor's rowcount")
         effects = [table.carried_on(event, self._changed) for event in self._events] if foreign_keys else []
         effects += [table.triggered(event) for now in self._events for event in (now, _UNDONE[now])]
         if effect := next(filter(None, effects), ""):
@@ -161,10 +168,10 @@ class _Plan:
         s, table = self._statement, self._table
         uniques = {name for unique in table.uniques for name in unique.columns}
         moves = not self._changed.isdisjoint(uniques.union(table.primary_key))
-        if self._verb is Event.INSERT or s.others is not None or s.tail is not None or moves:
+        if self._events not in ({Event.UPDATE}, {Event.DELETE}) or s.others is not None or s.tail is not None or moves:
             return None
         given = _given(s, [span for span in (s.with_, s.where) if span is not None], parameters)
-        if given is None:
+        if given is None or self._calls_the_application():
             return None
         columns = sorted(needed(table, self._verb, self._changed))
         shown = ", ".join(f"{outgoing(quoted(name))} AS c{n}" for n, name in enumerate(columns))
@@ -172,61 +179,73 @@ class _Plan:
         with_ = f"WITH {'RECURSIVE ' if s.recursive else ''}{s.with_.of(s.sql)} " if s.with_ else ""
         alias = f" AS {s.target.alias}" if s.target.alias else ""
         where = f" WHERE {s.where.of(s.sql)}" if s.where else ""
-        rows = self._below.rows(f"{with_}SELECT {shown} FROM {s.target.name.of(s.sql)}{alias}{where}", given)
+        rows = self._connection.rows(f"{with_}SELECT {shown} FROM {s.target.name.of(s.sql)}{alias}{where}", given)
         found = (dict(zip(columns, map(value, row))) for row in rows)
         return frozenset(key for row in found for key in keys(table, self._verb, self._changed, (row,)))
 
+    def _calls_the_application(self) -> bool:
+        """Whether a function may be called that the application has made: it might do something, and would do it twice."""
+        names = sorted(self._statement.functions - {"in", "values"})  # which stand before brackets most often
+        asked = f"SELECT 1 FROM pragma_function_list WHERE NOT builtin AND lower(name) IN ({', '.join('?' * len(names))}) LIMIT 1"
+        return bool(names and self._connection.rows(asked, names))
+
     # ------------------------------------------------------------ while it runs
 
-    def run(self, cursor: Any, entry: Entry, execute: Callable[[], object]) -> Result:
+    def run(self, cursor: Any, entry: Entry, method: str, given: tuple[Any, ...]) -> Result:
         """See `Capture.run`.
 
         Args:
             cursor: The application's.
             entry: Where the undo record belongs.
-            execute: Runs the statement with it.
+            method: Of the cursor, that runs the statement: `execute` or `executemany`.
+            given: What it takes besides the statement.
         """
-        below = self._below
-        triggers = Triggers(below, self._table, self._columns, frozenset(self._events), self._replaces)
-        changes, _ = below.take()
-        below.execute(f"SAVEPOINT {_SAVEPOINT}")
+        connection = self._connection
+        triggers = Triggers(connection, self._table, self._columns, frozenset(self._events), self._replaces)
+        changes, _ = connection.take()
+        connection.execute(f"SAVEPOINT {_SAVEPOINT}")
         try:
             triggers.create()
-            execute()
+            getattr(cursor, method)(self._statement.sql, *given)
             rows = [] if cursor.description is None else list(cursor.fetchall())
             description, rowcount, lastrowid = cursor.description, cursor.rowcount, cursor.lastrowid
-            now, values = below.take()
+            now, values = connection.take()
             triggers.drop()
             seen = list(triggers.told(values))
             self._check_seen(seen, now - changes)
             self._write(seen, entry)
         except BaseException:
             triggers.leave()
-            if below.in_transaction:  # some errors make SQLite roll back by itself
+            if connection.in_transaction:  # some errors make SQLite roll back by itself
                 cursor.execute("SELECT 1 WHERE 0")  # ends the statement, also where reading its rows has failed
-                below.execute(f"ROLLBACK TO {_SAVEPOINT}")
-                below.execute(f"RELEASE {_SAVEPOINT}")
+                if connection.take()[0] == changes:
+                    triggers.drop()
+                else:  # this ends reads that are under way
+                    connection.execute(f"ROLLBACK TO {_SAVEPOINT}")
+                connection.execute(f"RELEASE {_SAVEPOINT}")
             raise
-        below.execute(f"RELEASE {_SAVEPOINT}")
+        connection.execute(f"RELEASE {_SAVEPOINT}")
         touched = frozenset(key for one in seen for key in keys(self._table, one.event, self._changed, one.rows))
         return Result(touched, rowcount, description, rows, lastrowid)
 
     def _check_seen(self, seen: Sequence[Seen], changes: int) -> None:
-        """Refuse it where rows have changed of which the triggers did not tell, or which have no key of their own."""
+        """Refuse it where more has changed than the triggers have told of, or a row has no key of its own."""
         told = sum(one.event is not Event.DELETE or self._verb is Event.DELETE for one in seen)  # REPLACE's do not count
         if told != changes:
             raise self._refuse(f"it has changed {changes} rows, {told} of which were seen", "do the work in a TCC branch")
+        if any(one.beyond for one in seen):
+            raise self._refuse("which columns it changes is not recognised", "write its SET in another way")
         if any(row[name] is None for one in seen for row in one.rows for name in self._table.primary_key):
             raise self._refuse(f"a row of {self._shown} has no value in its primary key", "declare its columns NOT NULL")
 
     def _write(self, seen: Sequence[Seen], entry: Entry) -> None:
         """The undo record, if any row is another than before."""
         images = [(self._imaged(one.before), self._imaged(one.after)) for one in seen]
-        if changed := [pair for pair in images if pair[0] != pair[1]]:
+        if entry.xid and (changed := [pair for pair in images if pair[0] != pair[1]]):
             befores, afters = zip(*changed)
             numbers = (entry.branch_id, entry.xid, FORMAT, time.time_ns() // 1_000_000)
             names = (self._table.schema, self._table.name, json.dumps(self._image))
-            self._below.execute(_RECORD, (*numbers, *names, encode(befores), encode(afters)))
+            self._connection.execute(_RECORD, (*numbers, *names, encode(befores), encode(afters)))
 
     def _imaged(self, row: Mapping[str, Any] | None) -> Image | None:
         return None if row is None else tuple(row[name] for name in self._image)

@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import marshal
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+from sqlalchemy.util import await_only
 from txcoord_sdk.dialects import sqlite_connection
+
+T = TypeVar("T")
 
 SEEN, TAKE = "txcoord_seen", "txcoord_take"
 """Functions of SQL: the first remembers its arguments, the second gives them away, all in one list."""
 _HOLD_LOCK = "DELETE FROM main.txcoord_undo_log WHERE 0"
 
 
+def below(cursor: Any, work: Callable[[Any], T]) -> T:
+    """Do something with a cursor of the standard library: the application's, or one of the connection that is adapted to it.
+
+    All of it is done in one visit to the thread that has the connection.
+    """
+    if hasattr(cursor, "connection"):
+        return work(cursor)
+    driver = cursor._adapt_connection.driver_connection
+    done: T = await_only(driver._execute(lambda: work(sqlite_connection(driver).cursor())))
+    return done
+
+
 class Below:
-    """The connection of a cursor.
+    """The connection of a cursor of the standard library, in its thread.
 
     Args:
         cursor: The application's, which is left as it is.
     """
 
     def __init__(self, cursor: Any) -> None:
-        self._connection = getattr(cursor, "connection", None) or cursor._adapt_connection
-        self._driver = sqlite_connection(self._connection)
+        self._connection = cursor.connection
         self._cursor = self._connection.cursor()
-        getattr(self._cursor, "_cursor", self._cursor).row_factory = None
+        self._cursor.row_factory = None
 
     @property
     def in_transaction(self) -> bool:
         """Whether a local transaction is open, be it that it has neither read nor written."""
-        return bool(self._driver.in_transaction)
+        return bool(self._connection.in_transaction)
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         """Run what gives no rows."""
@@ -37,13 +51,13 @@ class Below:
 
     def rows(self, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """Run a query."""
-        factory = self._driver.text_factory
-        self._driver.text_factory = str
+        factory = self._connection.text_factory
+        self._connection.text_factory = str
         try:
             self._cursor.execute(sql, parameters)
             return list(self._cursor.fetchall())
         finally:
-            self._driver.text_factory = factory
+            self._connection.text_factory = factory
 
     def begin(self) -> bool:
         """Hold the lock of the one who writes; whether the local transaction begins with this.

@@ -66,4 +66,6 @@ def _canonical(value: Value, collation: str) -> str:
         value = "".join(c.lower() if c.isascii() else c for c in value.split("\0", 1)[0])
     elif collation == "RTRIM":
         value = value.rstrip(" ")
+    if not value.isprintable():  # nor is every text that SQLite holds one that may stand in a key
+        return f"t'{value.encode('utf-8', 'surrogateescape').hex()}'"
     return value if _PLAIN.fullmatch(value) else '"' + value.replace("\\", "\\\\").replace('"', '""') + '"'

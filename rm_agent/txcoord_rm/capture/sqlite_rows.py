@@ -32,11 +32,13 @@ class Seen:
     Args:
         event: What happened.
         before, after: The row; None: there was none, or is none.
+        beyond: Whether columns of which nothing is told have changed, too.
     """
 
     event: Event
     before: Mapping[str, Value] | None
     after: Mapping[str, Value] | None
+    beyond: bool = False
 
     @property
     def rows(self) -> tuple[Mapping[str, Value], ...]:
@@ -48,7 +50,7 @@ class Triggers:
     """Tell of changes of a table.
 
     Args:
-        below: The connection.
+        connection: That the statement runs on.
         table: It.
         columns: Of which they tell.
         events: Of which they tell.
@@ -56,49 +58,58 @@ class Triggers:
     """
 
     def __init__(
-        self, below: Below, table: SqliteTable, columns: Sequence[str], events: frozenset[Event], replaces: bool
+        self, connection: Below, table: SqliteTable, columns: Sequence[str], events: frozenset[Event], replaces: bool
     ) -> None:
-        self._below = below
+        self._connection = connection
         self._table = table
         self._columns = columns
         self._events = [event for event in Event if event in events]
-        self._recursive = replaces and not below.rows("PRAGMA recursive_triggers")[0][0]
+        self._made: list[Event] = []
+        self._recursive = replaces and not connection.rows("PRAGMA recursive_triggers")[0][0]
+        self._others = [c.name for c in table.columns if not c.generated and c.name not in columns]
         self._reals = [table.column(name).base == "REAL" for name in columns]
 
     def create(self) -> None:
         """From now on they tell."""
         for event in self._events:
-            values = [str(_NUMBERS[event])]
+            values = [str(_NUMBERS[event]), self._same() if event is Event.UPDATE else "1"]
             values += (outgoing(f"{side}.{quoted(column)}") for side in _SIDES[event] for column in self._columns)
             calls = (f"SELECT {SEEN}({', '.join(values[n : n + _AT_ONCE])});" for n in range(0, len(values), _AT_ONCE))
-            self._below.execute(
+            self._connection.execute(
                 f"CREATE TEMP TRIGGER {_name(event)} AFTER {event.value} ON main.{quoted(self._table.name)} "
                 f"BEGIN {' '.join(calls)} END"
             )
+            self._made.append(event)
         if self._recursive:
-            self._below.execute("PRAGMA recursive_triggers = ON")
+            self._connection.execute("PRAGMA recursive_triggers = ON")
+
+    def _same(self) -> str:
+        """Whether nothing else has changed."""
+        old, new = (", ".join(f"{side}.{quoted(name)}" for name in self._others) for side in _SIDES[Event.UPDATE])
+        return f"({old}) IS ({new})" if self._others else "1"
 
     def drop(self) -> None:
         """Leave nothing behind."""
         self.leave()
-        for event in self._events:
-            self._below.execute(f"DROP TRIGGER temp.{_name(event)}")
+        while self._made:
+            self._connection.execute(f"DROP TRIGGER temp.{_name(self._made.pop())}")
 
     def leave(self) -> None:
         """Leave nothing behind that ROLLBACK does not take back."""
         if self._recursive:
-            self._below.execute("PRAGMA recursive_triggers = OFF")
+            self._connection.execute("PRAGMA recursive_triggers = OFF")
 
     def told(self, values: list[Any]) -> Iterator[Seen]:
         """What they have told, in the order in which it happened."""
         width, place = len(self._columns), 0
         while place < len(values):
-            event, place = _BY_NUMBER[values[place]], place + 1
+            event, beyond, place = _BY_NUMBER[values[place]], not values[place + 1], place + 2
             rows = []
             for _ in _SIDES[event]:
                 rows.append(self._row(values[place : place + width]))
                 place += width
-            yield Seen(event, None if event is Event.INSERT else rows[0], None if event is Event.DELETE else rows[-1])
+            before, after = None if event is Event.INSERT else rows[0], None if event is Event.DELETE else rows[-1]
+            yield Seen(event, before, after, beyond)
 
     def _row(self, values: list[Any]) -> dict[str, Value]:
         """A column of REAL affinity holds no negative zero, but the triggers may show one."""

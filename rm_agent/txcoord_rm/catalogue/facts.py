@@ -9,6 +9,7 @@ from sqlalchemy import Connection, inspect, text
 from txcoord_proto.errors import ConfigurationError
 
 from txcoord_rm.catalogue import postgresql, sqlite
+from txcoord_rm.catalogue.mysql import MysqlCatalogue
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.quoting import quoted
 
@@ -20,15 +21,24 @@ OURS = "txcoord_"
 """With this begin the names of our own tables."""
 
 
+def check_known(dialect: str) -> None:
+    """Refuse a kind of database, by SQLAlchemy's name, in which AT cannot work.
+
+    Raises:
+        ConfigurationError: It is one.
+    """
+    if dialect not in _READERS:
+        raise ConfigurationError(f"AT mode does not work on {dialect}: use {', '.join(sorted(_READERS))}")
+
+
 def facts_on(connection: Connection) -> Facts:
     """Facts of tables as they are now; each is asked for once.
 
     Raises:
         ConfigurationError: The database is of a kind whose catalogue is not read.
     """
-    read = _READERS.get(connection.dialect.name)
-    if read is None:
-        raise ConfigurationError(f"AT mode does not know {connection.dialect.name}: use {', '.join(sorted(_READERS))}")
+    check_known(connection.dialect.name)
+    read = _READERS[connection.dialect.name]
     known: dict[tuple[str, str], Table | None] = {}
 
     def facts(name: tuple[str, str]) -> Table | None:
@@ -62,4 +72,17 @@ def _sqlite(connection: Connection, name: tuple[str, str]) -> Table | None:
     return sqlite.table(rows, name)
 
 
-_READERS: dict[str, Callable[[Connection, tuple[str, str]], Table | None]] = {"postgresql": _postgresql, "sqlite": _sqlite}
+def _mysql(connection: Connection, name: tuple[str, str]) -> Table | None:
+    cursor = connection.connection.cursor()
+    try:
+        return MysqlCatalogue().table(cursor, *name)
+    finally:
+        cursor.close()
+
+
+_READERS: dict[str, Callable[[Connection, tuple[str, str]], Table | None]] = {
+    "postgresql": _postgresql,
+    "mysql": _mysql,
+    "mariadb": _mysql,
+    "sqlite": _sqlite,
+}

@@ -30,6 +30,9 @@ class Column:
         identity: Whether the database numbers it, always.
         deterministic: Whether two texts are equal only when their bytes are.
         writer: A function that its default calls and that may write rows; empty: none.
+        charset, collation: Of a text, where they are the column's own.
+        numbered: Whether the database numbers it where no value is given.
+        touched: Whether the database sets it whenever the row changes and it is not assigned to.
     """
 
     name: str
@@ -39,6 +42,10 @@ class Column:
     identity: bool = False
     deterministic: bool = True
     writer: str = ""
+    charset: str = ""
+    collation: str = ""
+    numbered: bool = False
+    touched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +162,7 @@ class Table:
     def follows(self, assigned: Iterable[str]) -> frozenset[str]:
         """Columns that change with those that are assigned to."""
         changed = frozenset(assigned)
-        return changed | {column.name for column in self.columns if column.generated} if changed else changed
+        return changed | {c.name for c in self.columns if c.generated or c.touched} if changed else changed
 
     def column(self, name: str) -> Column:
         """The column of that name."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 from sqlalchemy import Connection, Executable, Table, delete, false, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
+from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.terminal import Check, Verdict, as_json, end_with, errors_end_it
 
 from txcoord_rm.catalogue.facts import facts_on, tables_on
@@ -101,7 +102,11 @@ def _settings(connection: Connection) -> Iterator[Check]:
 
 
 def _tables(connection: Connection) -> Iterator[Check]:
-    facts, good = facts_on(connection), 0
+    try:
+        facts, good = facts_on(connection), 0
+    except ConfigurationError as error:
+        yield Check("tables", Verdict.WRONG, error.message)
+        return
     for schema, name in tables_on(connection):
         table = facts((schema, name))
         if table is None:

@@ -36,12 +36,12 @@ def serve_command(client: Client, url: str, as_json: bool) -> None:
         resources.append(resource)
         served.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
     database = open_database(url)
     try:
         with client:
             serve_second_phases(client, database, ready)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: stopped.set())
             while not stopped.is_set() and not (served.wait(_STEP_SECONDS) and client.wait_connected(_STEP_SECONDS)):
                 pass
             if not stopped.is_set():

@@ -115,6 +115,10 @@ class _Text(Reader):
         forbidden = found & words.FUNCTIONS[self.family]
         if forbidden:
             raise self.refuse(f"the effects of {min(forbidden)}() cannot be taken back")
+        if counting := found & words.COUNTING.get(self.family, frozenset()):
+            raise self.refuse(
+                f"{min(counting)}() counts rows that txcoord writes, too", "use the rowcount of the cursor or result"
+            )
         if "set_config" in found and not all(self._sets_own_by_call(i) for i in range(len(self.tokens))):
             raise self.refuse(*words.REASONS["SET"])
         return found
@@ -231,8 +235,8 @@ class _Text(Reader):
         return False
 
     def _is_telling(self, at: int) -> bool:
-        names = [self.name(i).upper() for i in range(at + 1, min(at + 4, len(self.tokens)))]
-        return not any(t.text == "=" for t in self.tokens) and bool(words.PRAGMAS.intersection(names))
+        name = at + 3 if self.sign(at + 2) == "." else at + 1
+        return not any(t.text == "=" for t in self.tokens) and self.name(name).upper() in words.PRAGMAS
 
     def _setting(self, at: int) -> int:
         """Where the first name stands that SET sets."""

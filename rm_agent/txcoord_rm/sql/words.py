@@ -77,3 +77,5 @@ FUNCTIONS = {
     Family.SQLITE: frozenset({"load_extension", "writefile", "edit"}),
 }
 """Built-in functions whose effects no rollback takes back."""
+COUNTING = {Family.SQLITE: frozenset({"changes", "total_changes"})}
+"""Built-in functions whose answers tell of statements of ours, too."""

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Text, bindparam, delete, select, text, tuple_, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, Connection, delete, select, text, tuple_, update
 from txcoord_sdk.dialects import dialect_of
 
 from txcoord_rm.undo.item import FORMAT, Change, CorruptRecordError, UndoRecord
+from txcoord_rm.undo.mysql import MysqlUndo
 from txcoord_rm.undo.port import FamilyUndo
 from txcoord_rm.undo.postgresql import PostgresqlUndo
 from txcoord_rm.undo.restorer import Difference, Facts, Restorer
@@ -23,11 +23,21 @@ from txcoord_rm.undo.sqlite import SqliteUndo
 
 __all__ = ["Difference", "Facts", "forget", "metadata", "undo", "undo_log"]
 
-_FAMILIES: dict[str, Callable[[Connection], FamilyUndo]] = {"postgresql": PostgresqlUndo, "sqlite": SqliteUndo}
+_FAMILIES: dict[str, Callable[[Connection], FamilyUndo]] = {
+    "postgresql": PostgresqlUndo,
+    "mysql": MysqlUndo,
+    "mariadb": MysqlUndo,
+    "sqlite": SqliteUndo,
+}
 _FORGET = text(
-    "DELETE FROM txcoord_undo_log AS l USING unnest(:xids, :branch_ids) AS d (xid, branch_id) "
-    "WHERE l.branch_id = d.branch_id AND l.xid = d.xid AND l.state = 'IMAGE'"
-).bindparams(bindparam("xids", type_=ARRAY(Text)), bindparam("branch_ids", type_=ARRAY(BigInteger)))
+    "DELETE FROM txcoord_undo_log WHERE state = 'IMAGE' AND ctid = ANY (ARRAY("
+    "SELECT l.ctid FROM unnest(string_to_array(CAST(:xids AS text), ','), "
+    "CAST(string_to_array(CAST(:branch_ids AS text), ',') AS bigint[])) AS d (xid, branch_id), LATERAL ("
+    "SELECT u.ctid FROM txcoord_undo_log AS u WHERE u.branch_id = d.branch_id AND u.xid = d.xid AND u.state = 'IMAGE' OFFSET 0"
+    ") AS l))"
+)
+# Branch by branch through the primary key: statistics of a table that empties and fills again are never right, and with a plain
+# join PostgreSQL reads the whole table for each batch. Texts, since drivers take longer over an array than the database.
 _AT_ONCE = 500
 """Branches that one statement forgets where each is a parameter."""
 
@@ -68,13 +78,12 @@ def changes_of(connection: Connection, family: FamilyUndo, xid: str, branch_ids:
     Raises:
         CorruptRecordError: A record cannot be read.
     """
-    mine = undo_log.c.branch_id.in_(branch_ids)
-    stored = connection.execute(select(undo_log).where(mine).order_by(undo_log.c.seq).with_for_update()).all()
-    branches: dict[int, list[Any]] = {}
-    for row in stored:
-        branches.setdefault(row.branch_id, []).append(row)
-    for branch_id, rows in branches.items():
-        _check(branch_id, rows, xid)
+    branches: dict[int, Sequence[Any]] = {}
+    for branch_id in sorted(branch_ids):  # each by its number, or InnoDB would lock what comes behind them
+        mine = undo_log.c.branch_id == branch_id
+        if rows := connection.execute(select(undo_log).where(mine).order_by(undo_log.c.seq).with_for_update()).all():
+            _check(branch_id, rows, xid)
+            branches[branch_id] = rows
     newest_first = sorted(branches.values(), key=lambda rows: (rows[-1].created_at, rows[-1].branch_id), reverse=True)
     records = [record_of(family, row) for rows in newest_first for row in reversed(rows) if row.state == "IMAGE"]
     return [list(record.changes()) for record in records]
@@ -82,10 +91,12 @@ def changes_of(connection: Connection, family: FamilyUndo, xid: str, branch_ids:
 
 def mark_undone(connection: Connection, branch_ids: Sequence[int]) -> None:
     """Leave of the records of branches nothing but that they have been undone."""
-    images = undo_log.c.branch_id.in_(branch_ids) & (undo_log.c.state == "IMAGE")
+    keys = _images(connection, undo_log.c.branch_id.in_(branch_ids))
+    _delete(connection, [key for key in keys if key[1] > 1])
     empty = {name: None for name in ("table_schema", "table_name", "columns", "befores", "afters")}
-    connection.execute(delete(undo_log).where(images, undo_log.c.seq > 1))
-    connection.execute(update(undo_log).where(images).values(state="UNDONE", **empty))
+    for branch_id in sorted({branch_id for branch_id, _ in keys}):
+        first = (undo_log.c.branch_id == branch_id) & (undo_log.c.seq == 1)
+        connection.execute(update(undo_log).where(first).values(state="UNDONE", **empty))
 
 
 def forget(connection: Connection, branches: Sequence[tuple[str, int]]) -> int:
@@ -102,13 +113,27 @@ def forget(connection: Connection, branches: Sequence[tuple[str, int]]) -> int:
     """
     if connection.dialect.name == "postgresql":
         xids, branch_ids = zip(*branches) if branches else ((), ())
-        arrays = {"xids": list(xids), "branch_ids": list(branch_ids)}
-        return connection.execute(_FORGET, arrays).rowcount
+        return connection.execute(_FORGET, {"xids": ",".join(xids), "branch_ids": ",".join(map(str, branch_ids))}).rowcount
     gone, left = 0, iter(sorted(branches, key=lambda branch: branch[1]))
     while some := list(islice(left, _AT_ONCE)):
         pairs = tuple_(undo_log.c.xid, undo_log.c.branch_id).in_(some)
         numbers = undo_log.c.branch_id.in_([branch_id for _, branch_id in some])  # found by the primary key
-        gone += connection.execute(delete(undo_log).where(numbers, pairs, undo_log.c.state == "IMAGE")).rowcount
+        gone += _delete(connection, _images(connection, numbers & pairs))
+    return gone
+
+
+def _images(connection: Connection, which: ColumnElement[bool]) -> list[tuple[int, int]]:
+    """Keys of records, found without locking them."""
+    query = select(undo_log.c.branch_id, undo_log.c.seq).where(which, undo_log.c.state == "IMAGE")
+    return [(branch_id, seq) for branch_id, seq in connection.execute(query.order_by(undo_log.c.branch_id, undo_log.c.seq))]
+
+
+def _delete(connection: Connection, keys: Sequence[tuple[int, int]]) -> int:
+    """Delete records by their whole keys: by less of them InnoDB would lock, and wait for, the record behind the last one."""
+    gone, left = 0, iter(keys)
+    while some := list(islice(left, _AT_ONCE)):
+        which = tuple_(undo_log.c.branch_id, undo_log.c.seq).in_(some)
+        gone += connection.execute(delete(undo_log).where(which, undo_log.c.state == "IMAGE")).rowcount
     return gone
 
 

@@ -34,6 +34,9 @@ class FamilyUndo(Protocol):
     fails_alone: bool
     """Whether a statement that fails leaves the transaction as it was before it; else a savepoint is needed around it."""
 
+    at_once: int
+    """Changes that a call is given at most."""
+
     def prepare(self) -> None:
         """Set what the session needs so that images mean what they did, and so that no lock is waited for without end."""
 

@@ -30,6 +30,7 @@ class PostgresqlUndo:
     """
 
     fails_alone = False
+    at_once = 100_000
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

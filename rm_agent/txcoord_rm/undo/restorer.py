@@ -188,14 +188,26 @@ class Restorer:
         savepoint.commit()
         return True
 
-    def _undo_alike(self, changes: list[Change]) -> frozenset[int]:
+    def _undo_alike(self, changes: list[Change]) -> set[int]:
         """Undo changes of one kind, in a set; which of them were.
 
-        Rows in a set may stand in each other's way; one by one and backwards they walk through states that there were.
+        Rows in a set may stand in each other's way; one by one and backwards they walk through states that there were. Where the
+        order of the images is not the one in which the rows were changed, they are tried in both directions until nothing moves.
         """
-        undone = self._tried(changes)
-        if undone is None:
-            undone = frozenset(n for n, change in enumerate(changes) if self._tried([change]))
+        undone, hard = set[int](), list[int]()
+        for begin in range(0, len(changes), self._family.at_once):
+            some = changes[begin : begin + self._family.at_once]
+            tried = self._tried(some)
+            if tried is None:
+                hard += range(begin, begin + len(some))
+            else:
+                undone.update(begin + n for n in tried)
+        moved = True
+        while hard and moved:
+            left = [n for n in hard if not self._tried([changes[n]])]
+            moved = len(left) < len(hard)
+            undone.update(set(hard) - set(left))
+            hard = left[::-1]
         return undone
 
     def _tried(self, changes: list[Change]) -> frozenset[int] | None:
@@ -283,4 +295,6 @@ class Restorer:
 
 def first_line(error: DBAPIError) -> str:
     """What the database said, without its details."""
-    return str(error.orig).split("\n", 1)[0]
+    said = error.orig.args if error.orig is not None else ()
+    text = said[1] if len(said) > 1 and isinstance(said[1], str) else str(error.orig)  # MySQL's drivers put a number before it
+    return text.split("\n", 1)[0]

@@ -1,6 +1,7 @@
 """SQLite: rows are compared here, value by value to the bit, and go back one by one under the lock of the one who writes.
 
-Foreign keys are asked at the end, as at a COMMIT, because rows of one statement may refer to each other in any order.
+A table may say of its constraints that rows in the way are replaced: OR ABORT overrides that, or rows of others would go. Foreign
+keys are asked at the end, as at a COMMIT, because rows of one statement may refer to each other in any order.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class SqliteUndo:
         connection: In the local transaction. It should enforce foreign keys exactly if the application's connections do.
     """
 
+    at_once = 10_000
     fails_alone = False  # many rows go by one call of the driver, which stops at the one that fails
 
     def __init__(self, connection: Connection) -> None:
@@ -74,7 +76,7 @@ class SqliteUndo:
         columns, befores = changes[0].columns, [_there(change.before) for change in changes]
         absent = {n: befores[n] for n, found in enumerate(self._read(table, columns, befores)) if found is None}
         values = ", ".join(incoming(n + 1) for n in range(len(columns)))
-        self._write(f"INSERT INTO {_name(table)} ({', '.join(map(quoted, columns))}) VALUES ({values})", absent.values())
+        self._apply(f"INSERT OR ABORT INTO {_name(table)} ({', '.join(map(quoted, columns))}) VALUES ({values})", absent.values())
         self._ask_for_parents(table, columns, absent.values())
         return self._verified(table, columns, columns, absent)
 
@@ -86,7 +88,7 @@ class SqliteUndo:
         statement = f"DELETE FROM {_name(table)} WHERE {_keyed(table, 0)}"
         carrying = [reference for reference in table.references if reference.on_delete and self._foreign_keys]
         if not carrying:
-            self._write(statement, [keys[n] for n in left])
+            self._apply(statement, [keys[n] for n in left])
             gone = left
         else:
             gone = self._taken_one_by_one(table, carrying, statement, keys, left)
@@ -98,15 +100,18 @@ class SqliteUndo:
         self, table: Table, carrying: Sequence[Reference], statement: str, keys: Sequence[Image], left: Sequence[int]
     ) -> list[int]:
         """Delete rows that nobody refers to, until there are no more of them: they may have referred to each other."""
-        gone, pending, found = list[int](), list(left), True
-        while found:
-            found = False
-            for n in pending[::-1]:
-                if not self._referred(table, carrying, keys[n]):
-                    self._write(statement, [keys[n]])
-                    pending.remove(n)
+        gone, pending = list[int](), list(left)
+        while pending:
+            referred = []
+            for n in pending:
+                if self._referred(table, carrying, keys[n]):
+                    referred.append(n)
+                else:
+                    self._apply(statement, [keys[n]])
                     gone.append(n)
-                    found = True
+            if len(referred) == len(pending):
+                break
+            pending = referred[::-1]
         return gone
 
     def set_back(self, table: Table, changes: Sequence[Change]) -> Undone:
@@ -130,8 +135,8 @@ class SqliteUndo:
             if unchanged and not self._referred(table, carrying, _values(columns, afters[n], table.primary_key)):
                 matching[n] = befores[n]
         sets = ", ".join(f"{quoted(column)} = {incoming(n + 1)}" for n, column in enumerate(changed))
-        self._write(
-            f"UPDATE {_name(table)} SET {sets} WHERE {_keyed(table, len(changed))}",
+        self._apply(
+            f"UPDATE OR ABORT {_name(table)} SET {sets} WHERE {_keyed(table, len(changed))}",
             [
                 (*_values(columns, before, changed), *_values(columns, afters[n], table.primary_key))
                 for n, before in matching.items()
@@ -165,7 +170,7 @@ class SqliteUndo:
                 found[start + n] = tuple(map(value, row))
         return found
 
-    def _write(self, statement: str, rows: Iterable[Image]) -> None:
+    def _apply(self, statement: str, rows: Iterable[Image]) -> None:
         """Run a statement for rows of parameters, in this order."""
         if sent := [tuple(map(parameter, row)) for row in rows]:
             self._connection.exec_driver_sql(statement, sent)

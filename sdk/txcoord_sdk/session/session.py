@@ -207,6 +207,10 @@ class Session:
         """Ask for a transaction; the sink hears its `Transaction` message."""
         self._ask(self._request(status=pb.StatusRequest(xid=xid, key=key)), sink)
 
+    def query_locks(self, resource: str, keys: list[str], sink: Sink) -> None:
+        """Ask whether rows are free of unfinished global transactions; the sink hears a `LockReply`."""
+        self._ask(self._request(lock_query=pb.LockQuery(resource=resource, lock_keys=keys)), sink)
+
     def settled(self, xids: list[str], sink: Sink) -> None:
         """Ask which transactions are settled; the sink hears a `SettledReply`."""
         self._ask(self._request(settled=pb.SettledQuery(xids=xids)), sink)

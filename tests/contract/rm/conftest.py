@@ -1,4 +1,4 @@
-"""PostgreSQL before and from 18, which capture changes in different ways."""
+"""PostgreSQL before and from 18, which capture changes in different ways, and MariaDB."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, make_url
 from sqlalchemy.schema import CreateTable
 from txcoord_rm.undo.schema import undo_log
 
+from tests.contract.rm.maria import Maria
 from tests.servers.fixtures import FreshUrl
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -39,3 +40,9 @@ def acct(connection: Connection) -> None:
     connection.execute(UNDO_LOG)
     connection.execute("CREATE TABLE acct (id int PRIMARY KEY, bal numeric NOT NULL, email text UNIQUE, note text)")
     connection.execute("INSERT INTO acct VALUES (1, 100, 'a@x', 'one'), (2, 200, 'b@x', NULL), (3, 300, NULL, 'three')")
+
+
+@pytest.fixture
+def maria(request: pytest.FixtureRequest, fresh_mariadb_url: FreshUrl) -> Maria:
+    """MariaDB through PyMySQL, or through the driver that `EACH_DRIVER` names."""
+    return Maria(fresh_mariadb_url(getattr(request, "param", "pymysql")) + "?charset=utf8mb4")

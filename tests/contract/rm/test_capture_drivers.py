@@ -46,7 +46,7 @@ class Session:
     def run(self, sql: str, *parameters: object, first: bool = False, limit_ms: int = 0, branch_id: int = 7) -> Result:
         cursor, statement = self._recognised(sql)
         table = self.capture.table(cursor, statement)
-        return self.capture.run(cursor, statement, table, parameters, Entry("x", branch_id, first, limit_ms))
+        return self.capture.run(cursor, statement, table, parameters, Entry("x", branch_id, first, limit_ms=limit_ms))
 
     def run_many(self, sql: str, rows: list[tuple[object, ...]], first: bool = False) -> Result:
         cursor, statement = self._recognised(sql)

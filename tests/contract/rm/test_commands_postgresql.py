@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, create_engine, make_url
-from txcoord_rm import alembic as helper
+from txcoord_rm.alembic import create_tables, drop_tables
 from txcoord_rm.commands.check import check_command
 from txcoord_rm.commands.init import init_command
+from txcoord_rm.commands.serve import serve_command
 from txcoord_rm.commands.undo import undo_command
 from txcoord_rm.schema import TABLES
 
@@ -98,11 +99,11 @@ def test_the_helper_for_migrations(url: str) -> None:
     engine = create_engine(url)
     with engine.begin() as connection:
         op = Operations(MigrationContext.configure(connection))
-        helper.upgrade(op)
-        helper.upgrade(op)
+        create_tables(op)
+        create_tables(op)
     assert CliRunner().invoke(check_command, [url]).exit_code == 0
     with engine.begin() as connection:
-        helper.downgrade(Operations(MigrationContext.configure(connection)))
+        drop_tables(Operations(MigrationContext.configure(connection)))
     assert CliRunner().invoke(check_command, [url]).exit_code == 1
     engine.dispose()
 
@@ -168,6 +169,16 @@ def test_check_asks_for_what_the_user_may_do(url: str, engine: Engine) -> None:
     assert "GRANT UPDATE, DELETE ON txcoord_undo_log" in checked.stdout
     assert "SELECT, INSERT, UPDATE, DELETE on txcoord_fence" in checked.stdout
     assert "default_transaction_isolation = repeatable read: a statement that would have to wait" in checked.stdout
+
+
+def test_a_database_in_which_at_cannot_work_is_refused(url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("txcoord_rm.catalogue.facts._READERS", {})
+    checked = CliRunner().invoke(check_command, [url])
+    assert checked.exit_code == 1
+    assert "AT mode does not work on postgresql" in checked.stdout
+    served = CliRunner().invoke(serve_command, [url])
+    assert served.exit_code == 1
+    assert "AT mode does not work on postgresql" in served.output
 
 
 def test_a_database_that_is_away_is_said_to_be() -> None:

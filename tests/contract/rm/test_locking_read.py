@@ -27,7 +27,7 @@ def read(
     statement = RECOGNISERS[Binds.NONE if parameters is None else Binds.PERCENT].recognise(sql)
     capture = capture or PostgresqlCapture(Binds.PERCENT)
     with connection.cursor() as cursor:
-        entry = Entry("x", 0, first, 7000 if first else 0)
+        entry = Entry("x", 0, first, limit_ms=7000 if first else 0)
         return capture.run(cursor, statement, capture.table(cursor, statement), parameters, entry)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,11 +17,12 @@ from txcoord_proto.status import Settlement
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_rm.at.parking import DifferenceError
 from txcoord_rm.at.participant import ONLY_LOCKS, UNDO_LOG, AtParticipant
-from txcoord_rm.undo.log import metadata
+from txcoord_rm.undo.log import forget, metadata
 from txcoord_sdk.database import Database
 from txcoord_sdk.fence.retention import purge_steps
 from txcoord_sdk.participant import BranchCommand, Command, ParkError, UnavailableError
 from txcoord_sdk.session.requests import Sink
+from txcoord_sdk.testing import wait_until
 from txcoord_sdk.transaction.effects import adrive, drive
 
 from tests.contract.rm.branches import log, phase_one, plain, rows
@@ -187,6 +189,22 @@ def test_a_row_that_somebody_holds_is_waited_for_and_left_for_later(scene: Scene
     assert scene.rows()[0] == "(1,100.00,a@x,held)"
 
 
+def test_a_connection_that_is_lost_says_nothing_of_the_rollback(scene: Scene) -> None:
+    scene.branch(1, "UPDATE acct SET bal = 1 WHERE id = 1")
+    with scene.engine.connect() as other, ThreadPoolExecutor(1) as pool:
+        other.execute(text("UPDATE acct SET note = 'held' WHERE id = 1"))
+        undoing = pool.submit(scene.rollback, 1)
+        waiting = "SELECT pid FROM pg_locks WHERE NOT granted"
+        wait_until(lambda: other.execute(text(waiting)).all(), what="the rollback to wait")
+        other.execute(text(f"SELECT pg_terminate_backend(pid) FROM ({waiting}) AS w"))
+        with pytest.raises(UnavailableError):
+            undoing.result(20)
+        other.commit()
+    assert log(scene.engine) == [(X, 1, 1, "IMAGE")]
+    scene.rollback(1)
+    assert scene.rows()[0] == "(1,100.00,a@x,held)"
+
+
 def test_commits_of_many_transactions_are_one_statement(scene: Scene) -> None:
     for n in range(1, 6):
         scene.branch(n, f"UPDATE acct SET bal = {n} WHERE id = 1", "UPDATE acct SET note = note || 'x'", xid=f"x{n}")
@@ -195,6 +213,18 @@ def test_commits_of_many_transactions_are_one_statement(scene: Scene) -> None:
     left = [(xid, branch_id, seq) for xid, branch_id, seq, _ in log(scene.engine)]
     assert left == [("guarded", 7, 1), ("x2", 2, 1), ("x2", 2, 2), ("x4", 4, 1), ("x4", 4, 2)]
     scene.commit(committed("x1", 1))
+
+
+def test_commits_find_their_records_by_key_whatever_statistics_say(scene: Scene) -> None:
+    """Those of a table that empties and fills again are never right."""
+    filled = (
+        "INSERT INTO txcoord_undo_log SELECT g, 1, 'IMAGE', 'x', 1, 0, 's', 't', '{a}', '{(1)}', '{(2)}' FROM generate_series"
+    )
+    plain(scene.engine, f"{filled}(1, 20000) AS g")
+    with scene.engine.begin() as connection:
+        assert forget(connection, [("x", n) for n in range(100, 300)]) == 200
+        read = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'txcoord_undo_log'"
+        assert connection.exec_driver_sql(read).scalar_one() == 0
 
 
 def test_a_record_that_somebody_holds_does_not_make_a_commit_wait_for_long(scene: Scene) -> None:

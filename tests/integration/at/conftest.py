@@ -18,10 +18,12 @@ DRIVERS = [
     "postgres18+psycopg_async",
     "postgres+psycopg",
     "postgres+asyncpg",
+    "mariadb+pymysql",
+    "mariadb+aiomysql",
     "sqlite+pysqlite",
     "sqlite+aiosqlite",
 ]
-SYNC = {"postgres18": "psycopg", "postgres": "psycopg", "sqlite": "pysqlite"}
+SYNC = {"postgres18": "psycopg", "postgres": "psycopg", "mariadb": "pymysql", "sqlite": "pysqlite"}
 _numbers = itertools.count(1)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
-from txcoord_proto.errors import LockConflictError, RolledBackError
+from txcoord_proto.errors import DeadlinePassedError, LockConflictError, RolledBackError
 
 from tests.integration.at.world import World
 
@@ -153,3 +153,19 @@ def test_a_circle_is_found_at_once_and_its_younger_member_gives_way(accounts: Wo
     assert isinstance(errors[0], (LockConflictError, RolledBackError)), repr(errors[0])
     assert balances(accounts) == [101, 101, 100]
     assert time.monotonic() - began < 5.0
+
+
+def test_nobody_waits_for_a_row_of_others_beyond_the_deadline(accounts: World, pool: ThreadPoolExecutor) -> None:
+    def wait_for_it() -> None:
+        with accounts.client.global_transaction(name="late", timeout=1.0), Session(accounts.engine) as session:
+            pay(1, 1)(session)
+            session.commit()
+
+    if accounts.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite itself waits, as long as its busy time-out says")
+    with accounts.outside.begin() as connection:  # somebody who knows nothing of global transactions
+        connection.execute(text("UPDATE account SET balance = 50 WHERE id = 1"))
+        began = time.monotonic()
+        assert isinstance(pool.submit(wait_for_it).exception(SECONDS), DeadlinePassedError)
+        assert time.monotonic() - began < 5.0
+    assert balances(accounts) == [50, 100, 100]

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_proto.v1.operator_pb2 import LocksReply, LocksRequest
 from txcoord_rm import enroll
 from txcoord_rm.at.hook import resource_of_engine
 from txcoord_sdk import Client, GlobalTransaction
+from txcoord_sdk.testing import wait_until
 from txcoord_server.commands.coordinator import Coordinator
 
 T = TypeVar("T")
@@ -44,18 +46,24 @@ class World:
         self.aengine = create_async_engine(url, **options) if self.is_async else None
         self.engine: Any = self.aengine.sync_engine if self.aengine is not None else create_engine(url, **options)
         enroll(self.aengine or self.engine, client)
+        found = resource_of_engine(self.engine)
+        assert found is not None
+        self.resource = found
         if self.is_async:
             self.run(self._start())
         else:
             client.start()
-        found = resource_of_engine(self.engine)
-        assert found is not None
-        self.resource = found
+            wait_until(self._is_served, what="our tables and second phases")
         self._operator = Coordinator((address,), "", None, 10.0)
         self.last: GlobalTransaction | None = None
 
     async def _start(self) -> None:
         self.client.start()
+        while not self._is_served():
+            await asyncio.sleep(0.01)
+
+    def _is_served(self) -> bool:
+        return bool(self.resource.database.id) and f"db@{self.resource.database.id}" in self.client._resources
 
     def close(self) -> None:
         if self.aengine is not None:
@@ -135,17 +143,27 @@ class World:
 
     def waiters(self) -> list[str]:
         """XIDs of transactions that wait for rows of this database."""
-        reply = self._operator.call("Locks", LocksRequest(resource=self.resource.name), LocksReply)
+        reply = self._operator.call("Locks", LocksRequest(resource=f"db@{self.resource.database.id}"), LocksReply)
         return [xid for lock in reply.locks for xid in lock.waiters]
 
     def undo_rows(self) -> list[tuple[Any, ...]]:
         return self.rows("SELECT branch_id, seq, state FROM txcoord_undo_log ORDER BY branch_id, seq")
 
+    def transaction(self) -> Any:
+        """The last transaction, as the coordinator shows it."""
+        assert self.last is not None
+        xid = self.last.known_xid
+        return self.run(self.client.astatus(xid)) if self.is_async else self.client.status(xid)
+
+    def status(self) -> str:
+        """Of the last transaction."""
+        return pb.GlobalStatus.Name(self.transaction().status)
+
+    def explanation(self) -> str:
+        """What branches of the last transaction say."""
+        return "; ".join(branch.error for branch in self.transaction().branches)
+
     def statuses(self) -> list[str]:
         """Of the last transaction's branches."""
         assert self.last is not None
-        if not self.last.known_xid:
-            return []
-        xid = self.last.known_xid
-        found = self.run(self.client.astatus(xid)) if self.is_async else self.client.status(xid)
-        return [branch.status for branch in found.branches]
+        return [branch.status for branch in self.transaction().branches] if self.last.known_xid else []

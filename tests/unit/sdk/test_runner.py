@@ -182,17 +182,20 @@ def test_one_that_fails_does_not_hold_up_the_others(runner: Runner, books: Books
     assert sorted(xid for xid, _ in answers.settled) == ["x0", "x1", "x2", "x4", "x5"]
 
 
-def test_an_unreachable_database_fails_the_batch_in_one_piece(runner: Runner, books: Books, answers: Answers) -> None:
+def test_an_unreachable_database_is_found_out_once(runner: Runner, books: Books, answers: Answers) -> None:
     runner.take(commit("x0"))
     wait_until(lambda: books.batches, what="the first batch")
     runner.take(commit("x1"))
     runner.take(commit("x2"))
-    books.errors[:] = [UnavailableError("away"), UnavailableError("away")]
+    books.errors.append(UnavailableError("away"))
     books.gate.set()
     idle(runner)
-    assert books.batches == [["x0"], ["x1", "x2"]]
+    assert books.batches == [["x0"]]
     assert {result for result, _, _ in answers.failures.values()} == {CommandResult.UNAVAILABLE}
     assert len(answers.failures) == 3
+    runner.take(commit("x2"))
+    idle(runner)
+    assert answers.settled == {("x2", 1): 1}
 
 
 def test_rollbacks_do_not_wait_for_commits(runner: Runner, books: Books, answers: Answers) -> None:
@@ -331,3 +334,21 @@ def test_participants_of_branches_go_on_as_they_did(runner: Runner, answers: Ans
     assert Each.seen == [1, 2, 3]
     assert answers.settled == {("x", 1): 1, ("x", 3): 1}
     assert answers.failures == {("x", 2): (CommandResult.PARK, "PARK", "look")}
+
+
+def test_what_lives_in_the_loop_of_the_runner_ends_with_it(answers: Answers) -> None:
+    ended: list[asyncio.AbstractEventLoop] = []
+
+    async def at_end() -> None:
+        ended.append(asyncio.get_running_loop())
+
+    runner, books = Runner(answers, 1, at_end), Books(awaited=True)
+    runner.serve(RESOURCE, books)
+    runner.take(commit("x"))
+    wait_until(lambda: books.batches, what="the batch")
+    runner.stop()
+    runner.close()
+    runner.join()
+    assert answers.failures["x", 1][1] == "CancelledError"
+    assert len(ended) == 1
+    assert ended[0].is_closed()

@@ -97,11 +97,7 @@ class PostgresqlCapture:
         return self._read(cursor, statement, name, known)
 
     def admit(self, cursor: Any, statement: Statement) -> None:
-        """Look at a statement that is not captured, before it runs as it is.
-
-        Raises:
-            UnsupportedSqlError: It calls a function that may write rows.
-        """
+        """See `Capture.admit`."""
         self._functions.check(cursor, statement)
 
     def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
@@ -134,7 +130,7 @@ class PostgresqlCapture:
         if not rows:
             return Result(frozenset(), 0)
         keys, rowcount = frozenset[str](), 0
-        if entry.first:
+        if entry.first or entry.limit_ms:
             first = self.run(cursor, statement, table, rows[0], entry)
             keys, rowcount, rows = first.keys, first.rowcount, rows[1:]
             entry = Entry(entry.xid, entry.branch_id)
@@ -179,7 +175,7 @@ class PostgresqlCapture:
         further = tuple(self._table(cursor, statement, target) for target in statement.locked[1:])
         cached = self._short if len(statement.sql) <= SHORT else self._long
         try:
-            return cached(statement, (table, *further), server, bare, entry.first, entry.first and entry.limit_ms > 0)
+            return cached(statement, (table, *further), server, bare, entry.first, entry.limit_ms > 0)
         except UnsupportedSqlError:
             self._doubt(statement, table)  # so that the reason is looked at again, once somebody has mended it
             raise

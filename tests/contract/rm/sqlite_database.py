@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +12,12 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from txcoord_rm.capture.port import Entry, Result
 from txcoord_rm.capture.sqlite import SqliteCapture
-from txcoord_rm.catalogue.sqlite import SqliteTable, table
+from txcoord_rm.catalogue.facts import facts_on
 from txcoord_rm.sql.flavour import Binds, Family, Flavour
 from txcoord_rm.sql.quoting import quoted
 from txcoord_rm.sql.recogniser import Recogniser
 from txcoord_rm.sql.statement import Statement
+from txcoord_rm.undo import operator
 from txcoord_rm.undo.log import metadata, undo
 from txcoord_rm.undo.restorer import Difference
 
@@ -23,6 +25,10 @@ T = TypeVar("T")
 RECOGNISER = Recogniser(Flavour(Family.SQLITE, Binds.NATIVE))
 Written = str | tuple[str, Any]
 """A statement, alone or with its parameters; a list of them is for `executemany`."""
+
+
+class Dirty(Exception):
+    """Rows are not as they were left; it rolls the local transaction back."""
 
 
 class Database:
@@ -96,7 +102,7 @@ class Database:
                 continue
             foreseen = self.capture.foreseen(cursor, statement, found, parameters)
             result = self.capture.run(cursor, statement, found, parameters, entry)
-            assert foreseen is None or result.keys <= foreseen
+            assert foreseen is None or result.keys <= foreseen, (written, foreseen, result.keys)
             results.append(result)
         return results
 
@@ -109,21 +115,22 @@ class Database:
 
     def undo(self, *branch_ids: int) -> list[Difference]:
         """Undo branches, or do nothing and say which rows stand against it."""
+        return self._all_or_none(lambda connection: undo(connection, "x", branch_ids, facts_on(connection)))
 
-        class Dirty(Exception):
-            pass
+    def force(self) -> list[Difference]:
+        """Undo all branches over whatever is there, or do nothing and say of which rows that cannot be done."""
+        return self._all_or_none(lambda connection: operator.force(connection, "x", facts_on(connection)))
 
+    def _all_or_none(self, work: Callable[[Connection], list[Difference]]) -> list[Difference]:
         differences: list[Difference] = []
 
-        def work(connection: Connection) -> None:
-            differences.extend(undo(connection, "x", branch_ids, lambda name: facts(connection, *name)))
+        def checked(connection: Connection) -> None:
+            differences.extend(work(connection))
             if differences:
                 raise Dirty
 
-        try:
-            self.local(work)
-        except Dirty:
-            pass
+        with contextlib.suppress(Dirty):
+            self.local(checked)
         return differences
 
     def rows(self, *names: str) -> dict[str, list[Any]]:
@@ -139,10 +146,6 @@ class Database:
             self._runner.run(self._async.dispose())
             self._runner.close()
         self._engine.dispose()
-
-
-def facts(connection: Connection, *parts: str) -> SqliteTable | None:
-    return table(lambda sql, given: [tuple(r) for r in connection.exec_driver_sql(sql, tuple(given))], parts)
 
 
 def rows(connection: Connection, name: str) -> list[Any]:

@@ -1,0 +1,236 @@
+"""Running captured statements in a local transaction in the right order with their global locks.
+
+The order of locks is what keeps two transactions from standing in each other's way for ever: nobody waits at the coordinator
+while he holds a row lock whose global lock is not his. So rows known beforehand are locked globally first; what a statement
+touched besides is asked for without waiting. If that is refused, the statement is rolled back, which gives its row locks back;
+then its rows are waited for, and it runs again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from typing import Any
+
+from sqlalchemy import Connection
+from txcoord_proto.errors import LockConflictError, TxcoordError
+from txcoord_sdk.dialects import dialect_of
+from txcoord_sdk.local_transaction import limits_lost
+
+from txcoord_rm.at.resource import Resource
+from txcoord_rm.capture.port import Entry, Result, UnrecordedError
+from txcoord_rm.catalogue.table import Table
+from txcoord_rm.sql.statement import Statement, Verb
+
+_LONGEST_KEY = 400
+_SAVEPOINT = "txcoord_statement"
+
+Run = Callable[[Entry], Result]
+
+
+def short(key: str) -> str:
+    """The key as it goes over the wire: a long one ends in a hash."""
+    if len(key) <= _LONGEST_KEY:
+        return key
+    return f"{key[: _LONGEST_KEY - 40]}…{blake2b(key.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
+
+
+class Statements(ABC):
+    """Captured statements of one local transaction.
+
+    Args:
+        resource: The engine.
+        connection: With the local transaction.
+        fresh: Whether nothing has run in it yet.
+    """
+
+    def __init__(self, resource: Resource, connection: Connection, fresh: bool) -> None:
+        self.resource = resource
+        self.connection = connection
+        self._fresh = fresh
+        self._held: set[str] = set()
+        self._owed: set[str] = set()
+        """Keys of rows that were inserted; they are asked for with the next ones, at the latest at the commit."""
+        self._exact = True
+        """Whether the database has locked nothing but the rows whose global locks are held."""
+        self._again = False
+        """Whether it has been rolled back to a savepoint since the last statement."""
+        self._lost: BaseException | None = None
+        """Why the local transaction must not be committed."""
+
+    # ------------------------------------------------------------ statements
+
+    def pass_by(self, verb: Verb) -> None:
+        """A statement that needs no capture is about to run."""
+        self._fresh = False
+        self._again |= verb is Verb.ROLLBACK_TO
+
+    def execute(self, cursor: Any, statement: Statement, parameters: Any) -> Result:
+        """Run a statement that changes or locks rows.
+
+        Raises:
+            UnsupportedSqlError: It cannot be undone for certain, and has not run.
+            LockConflictError: Another global transaction holds a row; roll the local transaction back.
+            NotActiveError: The global transaction was rolled back meanwhile; the statement has no effect.
+            DeadlinePassedError: It has waited longer than the global transaction may last.
+        """
+        capture = self.resource.ready().capture
+        table = capture.table(cursor, statement)
+        return self._run(
+            cursor,
+            statement,
+            self._foreseen(cursor, statement, table, [parameters]),
+            lambda entry: capture.run(cursor, statement, table, parameters, entry),
+        )
+
+    def execute_many(self, cursor: Any, statement: Statement, rows: list[Any]) -> Result:
+        """Run a statement for each row of parameters. Raises like `execute`."""
+        capture = self.resource.ready().capture
+        table = capture.table(cursor, statement)
+        return self._run(
+            cursor,
+            statement,
+            self._foreseen(cursor, statement, table, rows),
+            lambda entry: capture.run_many(cursor, statement, table, rows, entry),
+        )
+
+    def _foreseen(self, cursor: Any, statement: Statement, table: Table, rows: list[Any]) -> frozenset[str] | None:
+        every: set[str] = set()
+        for parameters in rows:
+            keys = self.resource.capture.foreseen(cursor, statement, table, parameters)
+            if keys is None:
+                return None
+            every |= keys
+        return frozenset(every)
+
+    def _run(self, cursor: Any, statement: Statement, foreseen: frozenset[str] | None, run: Run) -> Result:
+        self._check()
+        try:
+            return self._run_in_order(cursor, statement, foreseen, run)
+        except UnrecordedError as error:
+            cause = error.__cause__ or error
+            self._lost = self._meant(cause, recording=True) or cause
+            raise self._lost from cause
+        except self.connection.dialect.loaded_dbapi.Error as error:
+            if (meant := self._meant(error, recording=False)) is not None:
+                self._lost = meant
+                raise meant from error
+            if not self.resource.capture.redoes and dialect_of(self.connection.dialect.name).transient(error):
+                self._lost = error  # the database may have rolled back more than the statement, and begun anew
+            raise
+
+    def _run_in_order(self, cursor: Any, statement: Statement, foreseen: frozenset[str] | None, run: Run) -> Result:
+        fresh, self._fresh = self._fresh, False
+        undoes = statement.verb is not Verb.LOCKING_READ
+        if foreseen:
+            may_wait = fresh or (self.resource.capture.waits and self._exact)
+            self._lock(foreseen, undoes, self.resource.lock_wait if may_wait else 0.0)
+            result = run(self._entry(cursor, undoes))
+            self._lock_rest(result.keys, undoes)
+        elif statement.verb is Verb.INSERT and not statement.assigned:
+            result = run(self._entry(cursor, undoes))
+            self._owed |= {short(key) for key in result.keys} - self._held
+        elif fresh:
+            result = self._run_again(cursor, run, undoes, lambda: None, lambda: self._roll_back(cursor))
+        elif self.resource.capture.redoes:
+            result = self._run_again(
+                cursor,
+                run,
+                undoes,
+                lambda: cursor.execute(f"SAVEPOINT {_SAVEPOINT}"),
+                lambda: cursor.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}"),
+            )
+            cursor.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        else:
+            result = run(self._entry(cursor, undoes))
+            self._lock_rest(result.keys, undoes)
+        self._exact &= result.exact
+        return result
+
+    def _run_again(self, cursor: Any, run: Run, undoes: bool, mark: Callable[[], object], back: Callable[[], object]) -> Result:
+        """Run a statement whose rows are not known before; where somebody holds one, give them back, wait, and run it again."""
+        mark()
+        while True:
+            result = run(self._entry(cursor, undoes))
+            try:
+                self._lock_rest(result.keys, undoes)
+            except LockConflictError:
+                self._lost = None
+                back()
+                self._forget_limits()
+                self._lock(result.keys, undoes, self.resource.lock_wait)
+            else:
+                return result
+
+    def _roll_back(self, cursor: Any) -> None:
+        """Roll the local transaction back, in which nothing but this statement has run, without anybody's noticing."""
+        self.connection.connection.dbapi_connection.rollback()  # type: ignore[union-attr]
+
+    def _forget_limits(self) -> None:
+        limits_lost(self.connection)
+
+    def _lock_rest(self, keys: frozenset[str], undoes: bool) -> None:
+        """Ask for the locks of rows that have been touched, without waiting.
+
+        Raises:
+            LockConflictError: Another global transaction holds a row; the local transaction cannot be committed.
+        """
+        owed, self._owed = self._owed, set()
+        if keys or owed:
+            try:
+                self._lock(keys | owed, undoes or bool(owed), 0.0)
+            except TxcoordError as error:
+                self._owed |= owed
+                self._lost = error
+                raise
+
+    def _meant(self, error: BaseException, recording: bool) -> TxcoordError | None:
+        """What an error of the driver means for the global transaction, after which nothing of the local one may stay.
+
+        Args:
+            error: It.
+            recording: Whether it is known to come from the undo record.
+        """
+        return None
+
+    def _check_kept(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    @abstractmethod
+    def before_commit(self, in_doubt: bool) -> None:
+        """See `Enlistment.before_commit`."""
+
+    @abstractmethod
+    def committed(self) -> None:
+        """See `Enlistment.committed`."""
+
+    @abstractmethod
+    def rolled_back(self) -> None:
+        """See `Enlistment.rolled_back`."""
+
+    @abstractmethod
+    def unknown(self, error: BaseException) -> None:
+        """See `Enlistment.unknown`."""
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Refuse a statement."""
+
+    @abstractmethod
+    def _entry(self, cursor: Any, undoes: bool) -> Entry:
+        """Where the statement's undo record belongs."""
+
+    @abstractmethod
+    def _lock(self, keys: Iterable[str], undoes: bool, wait: float) -> None:
+        """See to the global locks of `keys`.
+
+        Args:
+            keys: Of rows.
+            undoes: Whether the statement changes rows.
+            wait: Seconds; 0: a lock that is not free is an error at once.
+
+        Raises:
+            LockConflictError: Another global transaction holds a row.
+        """

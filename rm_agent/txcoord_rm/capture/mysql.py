@@ -1,0 +1,192 @@
+"""MySQL and MariaDB: the rows that a statement will change are locked and read, changed by their keys, and read again.
+
+The change names the keys of the rows that were read instead of the application's condition. So a condition is evaluated once, and
+no row can slip in between that has no image: what is changed is what was locked. Every read after that is one that locks, too; a
+consistent read would show rows as they were when the transaction began.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from txcoord_sdk.dialects import dialect_of
+
+from txcoord_rm.capture.mysql_change import Change
+from txcoord_rm.capture.mysql_check import SETTINGS, assigned, check, check_settings, events
+from txcoord_rm.capture.mysql_foresight import pinned
+from txcoord_rm.capture.mysql_insert import Insert
+from txcoord_rm.capture.mysql_keys import Keys
+from txcoord_rm.capture.mysql_run import together
+from txcoord_rm.capture.port import Entry, Result, UnrecordedError
+from txcoord_rm.catalogue.mysql import MysqlCatalogue
+from txcoord_rm.catalogue.table import Event, Table
+from txcoord_rm.sql.backticks import quoted
+from txcoord_rm.sql.flavour import Binds, Flavour
+from txcoord_rm.sql.statement import Statement, Verb
+from txcoord_rm.sql.unsupported import refuse
+
+_ATTEMPTS = 3
+_BRANCHES = 4096
+"""Branches of which is remembered what their local transactions have made sure of; older ones make sure once more."""
+
+
+@dataclass(slots=True)
+class _Branch:
+    """What one local transaction has made sure of: it holds the metadata locks of these tables.
+
+    Args:
+        database: The current one.
+        tables: Facts that are right until it ends, by name.
+    """
+
+    database: str = ""
+    tables: dict[tuple[str, str], Table] = field(default_factory=dict)
+
+
+class MysqlCapture:
+    """See `port.Capture`. It may be shared by threads.
+
+    Args:
+        flavour: How the application's statements are read.
+        catalogue: What is known of the server's tables.
+    """
+
+    begin = "START TRANSACTION"
+    waits = True
+    redoes = False
+
+    def __init__(self, flavour: Flavour, catalogue: MysqlCatalogue | None = None) -> None:
+        self._flavour = flavour
+        self._catalogue = catalogue or MysqlCatalogue()
+        self._database = ""
+        self._branches: dict[tuple[str, int], _Branch] = {}
+        self._lock = threading.Lock()
+
+    def table(self, cursor: Any, statement: Statement) -> Table:
+        """See `Capture.table`."""
+        if not self._database:
+            cursor.execute("SELECT DATABASE()")
+            self._database = str(cursor.fetchall()[0][0] or "")
+        return self._table(cursor, statement, self._database)
+
+    def admit(self, cursor: Any, statement: Statement) -> None:
+        """See `Capture.admit`."""
+        if statement.functions and (found := statement.functions & self._catalogue.writing_functions(cursor)):
+            raise refuse(
+                statement.sql,
+                f"the stored function {min(found)} does not declare that it only reads",
+                "declare it READS SQL DATA or NO SQL, or do the work in a TCC branch",
+            )
+
+    def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
+        """See `Capture.foreseen`."""
+        self._check(cursor, statement, table)
+        (event,) = events(statement)
+        keys = Keys(table, event, table.follows(assigned(statement, table)))
+        if event is Event.INSERT or not keys.foreseeable:
+            return None
+        if keys.by_primary_key and (pins := pinned(cursor, statement, table, [parameters])) is not None:
+            return frozenset(key for pin in pins[0] for key in keys.of(pin.canonical, None))
+        seen = Change(cursor, statement, table, parameters, self._read(parameters)).look(keys.columns)
+        return frozenset(key for row in seen for key in keys.of(row.canonical, None))
+
+    def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
+        """See `Capture.run`."""
+        table = self._sure(cursor, statement, entry)
+        flavour = self._read(parameters)
+        if statement.verb is not Verb.INSERT:
+            change = Change(cursor, statement, table, parameters, flavour)
+            return change.update(entry) if statement.verb is Verb.UPDATE else change.delete(entry)
+        insert = Insert(cursor, statement, table, parameters, flavour)
+        return insert.insert(entry) if self._catalogue.returns_inserted else insert.insert_by_key(entry)
+
+    def run_many(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:
+        """See `Capture.run_many`."""
+        if not rows:
+            return Result(frozenset(), 0)
+        table = self._sure(cursor, statement, entry)
+        at_once = self._at_once(cursor, statement, table, rows, entry)
+        if at_once is not None:
+            return at_once
+        results = list[Result]()
+        for row in rows:
+            try:
+                results.append(self.run(cursor, statement, table, row, entry))
+                entry = replace(entry, first=False, again=False, limit_ms=0)
+            except Exception as error:
+                if not results or isinstance(error, UnrecordedError):
+                    raise
+                raise UnrecordedError("some rows of executemany() have been changed, others not") from error
+        return together(results)
+
+    def _at_once(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result | None:
+        if statement.verb is not Verb.INSERT:
+            return Change(cursor, statement, table, None, self._flavour).many(rows, entry)
+        if not self._catalogue.returns_inserted:
+            return None
+        return Insert(cursor, statement, table, None, self._flavour).many(rows, entry)
+
+    # ------------------------------------------------------------ what is sure
+
+    def _read(self, parameters: Any) -> Flavour:
+        """How a statement with these parameters is read: without any, no driver looks for placeholders."""
+        none = parameters is None and self._flavour.binds is Binds.PERCENT
+        return replace(self._flavour, binds=Binds.NONE) if none else self._flavour
+
+    def _table(self, cursor: Any, statement: Statement, database: str) -> Table:
+        assert statement.target is not None, "it changes rows"
+        parts = statement.target.parts
+        schema, name = parts[-2] if len(parts) > 1 else database, parts[-1]
+        table = self._catalogue.table(cursor, schema, name) if schema else None
+        if table is None:
+            raise refuse(statement.sql, f"there is no table {'.'.join(parts)}", "name one that is there")
+        return table
+
+    def _check(self, cursor: Any, statement: Statement, table: Table) -> None:
+        check(statement, table)
+        self.admit(cursor, statement)
+
+    def _sure(self, cursor: Any, statement: Statement, entry: Entry) -> Table:
+        """Facts of the statement's table that stay right until the local transaction ends, of which it holds the metadata lock.
+
+        The first time in a local transaction the session is checked, too, and given its limits.
+        """
+        key = (entry.xid, entry.branch_id)
+        branch = None if entry.first or entry.again else self._branches.get(key)  # metadata locks go back with a savepoint
+        held = branch is None
+        if branch is None:
+            branch = self._branch(cursor, statement)
+        if entry.limit_ms:
+            cursor.execute(dialect_of("mysql").limit_transaction(entry.limit_ms))
+        for _ in range(_ATTEMPTS):
+            table = self._table(cursor, statement, branch.database)
+            known = branch.tables.get(table.root)
+            self._check(cursor, statement, known or table)
+            if known is not None:
+                return known
+            if not held:
+                cursor.execute(f"SELECT 1 FROM {quoted(table.schema)}.{quoted(table.name)} LIMIT 0")
+                cursor.fetchall()
+                held = True
+            if self._catalogue.confirmed(cursor, table):
+                branch.tables[table.root] = table
+                with self._lock:
+                    self._branches[key] = branch
+                    while len(self._branches) > _BRANCHES:
+                        del self._branches[next(iter(self._branches))]
+                return table
+        raise refuse(statement.sql, "its table is being altered all the time", "try again")
+
+    def _branch(self, cursor: Any, statement: Statement) -> _Branch:
+        """A local transaction that holds the metadata lock of the statement's table, in a session that falsifies nothing."""
+        assert statement.target is not None, "it changes rows"
+        name = ".".join(map(quoted, statement.target.parts))
+        cursor.execute(f"{SETTINGS}, (SELECT 1 FROM {name} LIMIT 0)")
+        settings = cursor.fetchall()[0]
+        check_settings(statement.sql, settings, self._flavour)
+        branch = _Branch(str(settings[0] or ""))
+        self._database = branch.database or self._database
+        return branch
