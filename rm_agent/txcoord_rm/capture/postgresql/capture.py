@@ -1,7 +1,9 @@
 """What the hook asks for, answered by PostgreSQL: facts of tables, rewritten statements, and what came of them.
 
-Nothing here costs a round trip once it is warm. What was learnt and is remembered is checked by the captured statement itself: if
-a name means another table than it did, or the session's settings would falsify images, the statement has to be undone.
+Nothing here costs a round trip once it is warm. What is remembered of tables is checked by the captured
+statement itself (`checks`): if a name means another table than it did, or a table was altered, or the session's settings would
+falsify images, it fails before it has changed anything. Besides, all is read again once a minute, and what a refusal hung on with
+the next try.
 """
 
 from __future__ import annotations
@@ -110,9 +112,9 @@ class PostgresqlCapture:
 
         Raises:
             UnsupportedSqlError: Its changes cannot be captured for certain; nothing has run.
-            ConfigurationError: The session's settings do not allow exact images. The local transaction has to be rolled back.
-            LockConflictError: What was known of the table does not hold. The local transaction has to be rolled back, and may be
-                run again.
+            ConfigurationError: The session's settings do not allow exact images; the database has ended the local transaction.
+            LockConflictError: What was known of the table does not hold, or a row got another primary key; the database has ended
+                the local transaction, which may be run again.
         """
         captured = self._captured(cursor, statement, table, parameters is None, entry)
         with self._doubting(statement, table):
