@@ -1,7 +1,9 @@
 """What the hook asks for, answered by PostgreSQL: facts of tables, rewritten statements, and what came of them.
 
-Nothing here costs a round trip once it is warm. What was learnt and is remembered is checked by the captured statement itself: if
-a name means another table than it did, or the session's settings would falsify images, the statement has to be undone.
+Nothing here costs a round trip once it is warm. What is remembered of tables is checked by the captured
+statement itself (`checks`): if a name means another table than it did, or a table was altered, or the session's settings would
+falsify images, it fails before it has changed anything. Besides, all is read again once a minute, and what a refusal hung on with
+the next try.
 """
 
 from __future__ import annotations
@@ -41,6 +43,11 @@ _MANY = 4096
 
 _FRESH_S = 60.0
 """What the catalogue says is read again after that, whatever its condition says."""
+_RECENT_S = 1.0
+"""Names and types that do not fit are those of a table that was altered, if what is known of it is older; else the statement is
+wrong."""
+_UNFITTING = frozenset({"42703", "42883", "42804", "42846"})
+"""Undefined column, undefined function, mismatch of types, no such cast."""
 
 
 class _Known(NamedTuple):
@@ -105,9 +112,9 @@ class PostgresqlCapture:
 
         Raises:
             UnsupportedSqlError: Its changes cannot be captured for certain; nothing has run.
-            ConfigurationError: The session's settings do not allow exact images. The local transaction has to be rolled back.
-            LockConflictError: What was known of the table does not hold. The local transaction has to be rolled back, and may be
-                run again.
+            ConfigurationError: The session's settings do not allow exact images; the database has ended the local transaction.
+            LockConflictError: What was known of the table does not hold, or a row got another primary key; the database has ended
+                the local transaction, which may be run again.
         """
         captured = self._captured(cursor, statement, table, parameters is None, entry)
         with self._doubting(statement, table):
@@ -208,21 +215,25 @@ class PostgresqlCapture:
             yield
         except Exception as error:
             wrong = checks.found(error)
-            if checks.TABLE in wrong or str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)).startswith("42"):
-                self._doubt(statement, table)
+            sqlstate = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None))
+            if checks.TABLE in wrong or sqlstate.startswith("42"):
+                old = self._doubt(statement, table)
+                if sqlstate in _UNFITTING and old:
+                    raise checks.explained([checks.TABLE], [table], str(error)) from error
             if wrong:
                 raise checks.explained(wrong, [table]) from error
             raise
 
-    def _doubt(self, statement: Statement, table: Table) -> None:
+    def _doubt(self, statement: Statement, table: Table) -> bool:
+        """Read facts of the statement's tables again next time; whether those that it had were read long ago."""
         assert statement.target is not None
         name = statement.target.written
-        self._tables.pop(name, None)
+        known = self._tables.pop(name, None) or self._ambiguous.get(name, {}).pop(table.oid, None)
         self._doubted[name] = table
-        self._ambiguous.get(name, {}).pop(table.oid, None)
         for further in statement.locked[1:]:
-            if known := self._tables.pop(further.written, None):
-                self._doubted[further.written] = known.table
+            if other := self._tables.pop(further.written, None):
+                self._doubted[further.written] = other.table
+        return known is not None and known.until < time.monotonic() + _FRESH_S - _RECENT_S
 
 
 def _keys(touched: Sequence[Any], captured: Captured) -> frozenset[str]:

@@ -66,7 +66,7 @@ def found(error: BaseException) -> frozenset[str]:
     return frozenset(_FOUND.findall(str(error)))
 
 
-def explained(wrong: Iterable[str], tables: Iterable[Table]) -> TxcoordError:
+def explained(wrong: Iterable[str], tables: Iterable[Table], detail: str = "") -> TxcoordError:
     """The error that says what was wrong, of which there is something."""
     names = " or ".join(f"{table.schema}.{table.name}" for table in tables)
     if MOVED in wrong:
@@ -77,7 +77,7 @@ def explained(wrong: Iterable[str], tables: Iterable[Table]) -> TxcoordError:
     if TABLE in wrong:
         return LockConflictError(
             f"what was known of table {names} does not hold any more, or does not here: roll the transaction back and run it "
-            "again"
+            f"again{f' ({detail})' if detail else ''}"
         )
     return ConfigurationError(
         f"under this session's setting of {', '.join(sorted(wrong))} rows would not be put back exactly: set DateStyle to ISO, "
