@@ -109,11 +109,14 @@ class Insert(Run):
             return Result(found, len(rows), description, shown, lastrowid)
 
     def _last_numbered(self, rows: Sequence[Seen], reading: Reading) -> int:
-        """What the driver would say: the first number that the database gave, else the last that the application gave, else 0."""
+        """What the driver would say: the first number that the database gave, else the last that the application gave, else 0.
+
+        Where IGNORE has left out the last row, it would say that one's.
+        """
         name = next((column.name for column in self._table.columns if column.numbered), None)
         if name is None or not rows:
             return 0
-        numbers = [int(row.image[reading.images.index(name)] or 0) for row in rows]
+        numbers = [int(row.image[reading.images.index(name)] or 0) % 2**64 for row in rows]
         if name.lower() not in {column.lower() for column in self._s.columns} and self._s.columns:
             return numbers[0]
         self._cursor.execute("SELECT LAST_INSERT_ID()")
