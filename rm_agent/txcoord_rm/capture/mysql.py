@@ -88,7 +88,9 @@ class MysqlCapture:
         self._check(cursor, statement, table)
         (event,) = events(statement)
         keys = Keys(table, event, table.follows(assigned(statement, table)))
-        if event is Event.INSERT or not keys.foreseeable:
+        if event is Event.INSERT:
+            return Insert(cursor, statement, table, parameters, self._read(parameters)).foreseen(keys)
+        if not keys.foreseeable:
             return None
         if keys.by_primary_key and (pins := pinned(cursor, statement, table, [parameters])) is not None:
             return frozenset(key for pin in pins[0] for key in keys.of(pin.canonical, None))
