@@ -103,8 +103,7 @@ class Insert(Run):
         for n in range(0, len(rows), AT_ONCE):
             some = rows[n : n + AT_ONCE]
             text = s.sql[: span.start] + ", ".join([span.of(s.sql)] * len(some)) + s.sql[span.end : s.main.end]
-            with unrecorded(n > 0):
-                results.append(self._inserted(text, tuple(value for row in some for value in row), entry))
+            results.append(self._inserted(text, tuple(value for row in some for value in row), entry))
             entry = replace(entry, first=False)
         return together(results)
 

@@ -245,13 +245,28 @@ def test_executemany_by_keys_of_several_columns(maria: Maria, charset: str) -> N
 
 @EACH_DRIVER
 def test_executemany_that_fails_half_way(maria: Maria) -> None:
-    for sql in ("UPDATE acct SET email = %s WHERE id = %s", "UPDATE acct SET email = %s WHERE id + 0 = %s"):
-        with pytest.raises(UnrecordedError) as failed:
-            maria.run(sql, [("c@x", 1), ("c@x", 2)])
-        assert failed.value.__cause__ is not None
-        assert failed.value.__cause__.args[0] == 1062
-        with pytest.raises(Exception, match="1062"):
-            maria.run(sql, [("b@x", 1), ("d@x", 2)])
+    sql = "UPDATE acct SET email = %s WHERE id = %s"
+    with pytest.raises(UnrecordedError) as failed:
+        maria.run(sql, [("c@x", 1), ("c@x", 2)])
+    assert failed.value.__cause__ is not None
+    assert failed.value.__cause__.args[0] == 1062
+    with pytest.raises(pymysql.IntegrityError):
+        maria.run(sql, [("b@x", 1), ("d@x", 2)])
+
+    def caught(connection: Connection) -> None:
+        """What ran has its records, where every row has its own."""
+        for sql, rows in (
+            ("UPDATE acct SET email = %s WHERE id + 0 = %s", [("c@x", 1), ("c@x", 2)]),
+            ("INSERT INTO acct (id, bal) VALUES (%s, %s)", [(n, n) for n in range(10, 1300)] + [(10, 10)]),
+        ):
+            with pytest.raises(pymysql.IntegrityError):
+                maria.captured(connection, sql, rows, Entry("x", 60, first=rows[0][0] == "c@x"))
+
+    before = maria.state("acct")
+    maria.work(caught)
+    assert len(maria.rows("acct")) == 1003
+    assert maria.undo(60) == []
+    assert maria.state("acct") == before
 
 
 @EACH_DRIVER
