@@ -106,11 +106,13 @@ def test_a_row_is_seen_as_it_is_when_it_is_locked(maria: Maria) -> None:
         connection.exec_driver_sql("SELECT COUNT(*) FROM acct").one()  # its snapshot begins here
         with ThreadPoolExecutor(1) as pool:
             pool.submit(maria.plain, "UPDATE acct SET bal = 7, note = 'new' WHERE id = 1").result()
-        maria.captured(connection, "UPDATE acct SET bal = 7, note = 'x' WHERE id < 3")
+        maria.captured(connection, "UPDATE acct SET bal = 7 WHERE id < 3")
+        maria.captured(connection, "UPDATE acct SET bal = bal + 1, note = 'x' WHERE id = 1", None, Entry("x", 0))
 
     maria.work(job)
     assert maria.images(0) == [
-        ("acct", ["id", "bal", "note"], [("1", "7.00", "new"), ("2", "200.00", None)], [("1", "7.00", "x"), ("2", "7.00", "x")])
+        ("acct", ["id", "bal"], [("2", "200.00")], [("2", "7.00")]),
+        ("acct", ["id", "bal", "note"], [("1", "7.00", "new")], [("1", "8.00", "x")]),
     ]
 
 
