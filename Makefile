@@ -7,6 +7,7 @@ STAMP := .venv/.installed
 DEMO := .venv/.demo
 COMPILED := build/compiled/.made
 SOURCES := $(shell find proto txcoord sdk rm_agent -name '*.py' 2>/dev/null)
+DEMO_DB := $(or $(DB),$(if $(filter xa mixed,$(MODE)),postgres,sqlite))
 SERVERS ?=
 export TXCOORD_SERVERS := $(SERVERS)
 
@@ -27,9 +28,9 @@ $(COMPILED): $(STAMP) $(SOURCES) tools/hatch_build.py tools/make_compiled.py
 	@$(PY) tools/make_compiled.py build/compiled
 	@touch $@
 
-# on SQLite little is enough, unless everything is there
-demo: $(if $(DB:sqlite=)$(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## the shop: DB=sqlite|postgres|mariadb MODE=tcc
-	@$(PY) -m examples.shop --db $(or $(DB),sqlite) --mode $(or $(MODE),tcc)
+# XA needs a database that prepares transactions; on SQLite little is enough, unless everything is there
+demo: $(if $(DEMO_DB:sqlite=)$(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## the shop: MODE=at|xa|tcc|mixed DB=sqlite|postgres|mariadb
+	@$(PY) -m examples.shop --db $(DEMO_DB) --mode $(or $(MODE),at)
 
 test: $(STAMP) $(COMPILED) ## every test; SERVERS=none: what SQLite can
 	@$(PY) -m pytest

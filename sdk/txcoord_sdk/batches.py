@@ -33,6 +33,11 @@ class Batches:
         """Whether its loop has ended, so that nothing of it will be done."""
         return self.loop is not None and not self.loop.loop.is_running()
 
+    @property
+    def parted(self) -> bool:
+        """Whether commands of a batch that failed wait, each to be done by itself."""
+        return bool(self._alone)
+
     def add(self, command: Command) -> bool:
         """Queue a command; whether no batch is under way, so that the caller has to start one."""
         with self._lock:

@@ -250,15 +250,15 @@ class Runner:
 
     def _batch(self, batches: Batches, participant: BatchParticipant, resource: str) -> Steps[None]:
         """One batch; the next one is started, not done, so that a rollback that waits for a connection comes in between."""
-        if participant.gathers and not self._stopped.is_set():
-            yield Pause(participant.gathers) if batches.loop is not None else Invoke(lambda: self._pause(participant.gathers))
-        batch = batches.take()
-        if not batch:
-            return  # the client was closed meanwhile
+        batch: list[Command] = []
         try:
-            yield Invoke(lambda: participant.commit(batch))
+            if participant.gathers and not batches.parted and not self._stopped.is_set():
+                yield Pause(participant.gathers) if batches.loop is not None else Invoke(lambda: self._pause(participant.gathers))
+            batch = batches.take()
+            if batch:  # else the client was closed meanwhile
+                yield Invoke(lambda: participant.commit(batch))
         except BaseException as error:
-            if isinstance(error, UnavailableError):
+            if isinstance(error, (*_ENDINGS, UnavailableError)):
                 batch += batches.clear()  # each would find that out for itself, one after the other
             if isinstance(error, (*_ENDINGS, UnavailableError)) or len(batch) == 1:
                 for command in batch:

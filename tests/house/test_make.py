@@ -28,7 +28,7 @@ def test_the_demo_installs_little_and_the_tests_the_rest(tmp_path: Path) -> None
     for name in ("Makefile", "pyproject.toml"):
         shutil.copyfile(ROOT / name, tmp_path / name)
     assert installs("demo") == installs("demo", "DB=sqlite") == ["demo"]
-    assert installs("demo", "DB=postgres") == installs("test") == ["dev"]
+    assert installs("demo", "DB=postgres") == installs("demo", "MODE=xa") == installs("test") == ["dev"]
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / ".demo").touch()
     assert installs("demo") == []
@@ -36,6 +36,23 @@ def test_the_demo_installs_little_and_the_tests_the_rest(tmp_path: Path) -> None
     (tmp_path / ".venv" / ".installed").touch()
     (tmp_path / ".venv" / ".demo").unlink()
     assert installs("demo") == installs("demo", "DB=mariadb") == installs("test") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "runs"),
+    [
+        ((), "--db sqlite --mode at"),
+        (("MODE=tcc",), "--db sqlite --mode tcc"),
+        (("MODE=xa",), "--db postgres --mode xa"),
+        (("MODE=mixed",), "--db postgres --mode mixed"),
+        (("MODE=xa", "DB=mariadb"), "--db mariadb --mode xa"),
+        (("MODE=xa", "DB=sqlite"), "--db sqlite --mode xa"),
+        (("DB=mariadb",), "--db mariadb --mode at"),
+    ],
+)
+def test_what_the_demo_runs(arguments: tuple[str, ...], runs: str) -> None:
+    done = subprocess.run(["make", "-n", "demo", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"-m examples.shop {runs}\n" in done.stdout
 
 
 @pytest.mark.parametrize(("failing", "code"), [("none", 0), ("check", 1), ("test", 1)])

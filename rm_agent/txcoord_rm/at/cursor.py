@@ -76,7 +76,7 @@ class Cursor:
         if statement.verb in _CAPTURED:
             cursor = self._capturing()
             return self._take(self._local.run(cursor, lambda branch: branch.execute(cursor, statement, parameters)))
-        if statement.functions:
+        if statement.functions or statement.verb is Verb.SAVEPOINT:
             self._resource.capture.admit(self._cursor if self._plain is None else self._plain(), statement)
         self._local.pass_by(statement.verb)
         return self._cursor.execute(sql) if parameters is None else self._cursor.execute(sql, parameters)

@@ -48,7 +48,7 @@ class Guard(Statements):
         self._check_kept()
 
     def _entry(self, cursor: Any, undoes: bool) -> Entry:
-        return Entry("", 0)
+        return Entry("", 0, first=True)
 
     def _foreseen(self, *_: Any) -> None:
         """Asked before the rows are locked, the answer would say nothing."""

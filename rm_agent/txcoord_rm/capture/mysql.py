@@ -8,7 +8,8 @@ consistent read would show rows as they were when the transaction began.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from txcoord_rm.capture.mysql_foresight import pinned
 from txcoord_rm.capture.mysql_insert import Insert
 from txcoord_rm.capture.mysql_keys import Keys
 from txcoord_rm.capture.mysql_run import together
-from txcoord_rm.capture.port import Entry, Result, UnrecordedError
+from txcoord_rm.capture.port import Entry, Result
 from txcoord_rm.catalogue.mysql import MysqlCatalogue
 from txcoord_rm.catalogue.table import Event, Table
 from txcoord_rm.sql.backticks import quoted
@@ -86,7 +87,9 @@ class MysqlCapture:
         self._check(cursor, statement, table)
         (event,) = events(statement)
         keys = Keys(table, event, table.follows(assigned(statement, table)))
-        if event is Event.INSERT or not keys.foreseeable:
+        if event is Event.INSERT:
+            return Insert(cursor, statement, table, parameters, self._read(parameters)).foreseen(keys)
+        if not keys.foreseeable:
             return None
         if keys.by_primary_key and (pins := pinned(cursor, statement, table, [parameters])) is not None:
             return frozenset(key for pin in pins[0] for key in keys.of(pin.canonical, None))
@@ -95,7 +98,10 @@ class MysqlCapture:
 
     def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
         """See `Capture.run`."""
-        table = self._sure(cursor, statement, entry)
+        with self._sure(cursor, statement, entry) as sure:
+            return self._one(cursor, statement, sure, parameters, entry)
+
+    def _one(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
         flavour = self._read(parameters)
         if statement.verb is not Verb.INSERT:
             change = Change(cursor, statement, table, parameters, flavour)
@@ -107,20 +113,14 @@ class MysqlCapture:
         """See `Capture.run_many`."""
         if not rows:
             return Result(frozenset(), 0)
-        table = self._sure(cursor, statement, entry)
-        at_once = self._at_once(cursor, statement, table, rows, entry)
-        if at_once is not None:
-            return at_once
-        results = list[Result]()
-        for row in rows:
-            try:
-                results.append(self.run(cursor, statement, table, row, entry))
-                entry = replace(entry, first=False, again=False, limit_ms=0)
-            except Exception as error:
-                if not results or isinstance(error, UnrecordedError):
-                    raise
-                raise UnrecordedError("some rows of executemany() have been changed, others not") from error
-        return together(results)
+        with self._sure(cursor, statement, entry) as sure:
+            at_once = self._at_once(cursor, statement, sure, rows, entry)
+            return at_once or self._one_by_one(cursor, statement, sure, rows, entry)
+
+    def _one_by_one(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:
+        first = self._one(cursor, statement, table, rows[0], entry)
+        later = replace(entry, first=False, again=False, limit_ms=0)
+        return together([first, *(self._one(cursor, statement, table, row, later) for row in rows[1:])])
 
     def _at_once(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result | None:
         if statement.verb is not Verb.INSERT:
@@ -149,10 +149,12 @@ class MysqlCapture:
         check(statement, table)
         self.admit(cursor, statement)
 
-    def _sure(self, cursor: Any, statement: Statement, entry: Entry) -> Table:
+    @contextmanager
+    def _sure(self, cursor: Any, statement: Statement, entry: Entry) -> Iterator[Table]:
         """Facts of the statement's table that stay right until the local transaction ends, of which it holds the metadata lock.
 
-        The first time in a local transaction the session is checked, too, and given its limits.
+        The first time in a local transaction the session is checked, too, and given its limits. What is sure is remembered once
+        the statement has run: then there are row locks, without which a rollback to a savepoint gives the metadata lock back.
         """
         key = (entry.xid, entry.branch_id)
         branch = None if entry.first or entry.again else self._branches.get(key)  # metadata locks go back with a savepoint
@@ -166,18 +168,20 @@ class MysqlCapture:
             known = branch.tables.get(table.root)
             self._check(cursor, statement, known or table)
             if known is not None:
-                return known
+                yield known
+                return
             if not held:
                 cursor.execute(f"SELECT 1 FROM {quoted(table.schema)}.{quoted(table.name)} LIMIT 0")
                 cursor.fetchall()
                 held = True
             if self._catalogue.confirmed(cursor, table):
+                yield table
                 branch.tables[table.root] = table
                 with self._lock:
                     self._branches[key] = branch
                     while len(self._branches) > _BRANCHES:
                         del self._branches[next(iter(self._branches))]
-                return table
+                return
         raise refuse(statement.sql, "its table is being altered all the time", "try again")
 
     def _branch(self, cursor: Any, statement: Statement) -> _Branch:

@@ -81,24 +81,26 @@ class Change(Run):
         reading = Reading(self._table, self._written if event is Event.DELETE else self._images(), keys.columns)
         constants = dict.fromkeys(pin.constants for of_row in pins for pin in of_row)
         before = {self._identity(row.canonical): row for row in self._select(reading, self._has_key(list(constants), "t"))}
-        rowcount = self._change_each(rows, pins, before.keys())
+        rowcount, lastrowid = self._change_each(rows, pins, before.keys())
         with unrecorded():
             after = self._by_key(reading, [row.key for row in before.values()])
             if before and not entry.first:
                 self._cursor.execute(f"SELECT {next_seq(entry.branch_id)}")
                 self._seq = int(self._cursor.fetchall()[0][0])
             pairs: list[Both] = [(row, after.get(row.key)) for row in before.values()]
-            return Result(self._recorded(entry, keys, reading, pairs), rowcount, lastrowid=self._cursor.lastrowid)
+            return Result(self._recorded(entry, keys, reading, pairs), rowcount, lastrowid=lastrowid)
 
-    def _change_each(self, rows: Sequence[Any], pins: Sequence[Sequence[Pin]], found: Iterable[tuple[str | None, ...]]) -> int:
-        """Run the statement as it is for those rows of parameters whose rows were read; how many rows changed."""
+    def _change_each(
+        self, rows: Sequence[Any], pins: Sequence[Sequence[Pin]], found: Iterable[tuple[str | None, ...]]
+    ) -> tuple[int, Any]:
+        """Run the statement as it is for those rows of parameters whose rows were read; how many changed, and `lastrowid`."""
         known, rowcount = set(found), 0
         for n, (row, of_row) in enumerate(zip(rows, pins)):
             if any(self._identity(pin.canonical) in known for pin in of_row):
                 with unrecorded(n > 0):
                     execute(self._cursor, self._s.sql, row)
                 rowcount += self._cursor.rowcount
-        return rowcount
+        return rowcount, self._cursor.lastrowid
 
     def _identity(self, canonical: Mapping[str, str | None]) -> tuple[str | None, ...]:
         return tuple(canonical[name] for name in self._table.primary_key)

@@ -24,6 +24,15 @@ AT_ONCE = 1000
 class Insert(Run):
     """An INSERT."""
 
+    def foreseen(self, keys: Keys) -> frozenset[str] | None:
+        """Keys of the locks of its rows, where all values of which they are made stand in it; None: they do not."""
+        names, columns = [name.lower() for name in self._s.columns], tuple(sorted(keys.columns))
+        if self._table.fires(Event.INSERT, after=False) or not {name.lower() for name in columns} <= set(names):
+            return None
+        known = self._values(columns, [names.index(name.lower()) for name in columns])
+        found = pins(self._cursor, columns, [known]) if known else None
+        return None if found is None else frozenset(key for pin in found[0] for key in keys.of(None, pin.canonical))
+
     def insert(self, entry: Entry) -> Result:
         """Run it."""
         s = self._s
@@ -43,7 +52,7 @@ class Insert(Run):
         counted = [table.column(name).numbered for name in table.primary_key] == [True] and not places
         known: list[list[Pin]] | None = None
         if not counted and len(places) == len(table.primary_key):
-            known = pins(cursor, table.primary_key, [self._values(places, parameters)])
+            known = pins(cursor, table.primary_key, [self._values(table.primary_key, places)])
         if s.either or s.source is not Source.VALUES or not (counted or known):
             raise refuse(s.sql, "which rows it inserts is not known without RETURNING", "insert rows with their primary keys")
         execute(cursor, s.sql, parameters)
@@ -62,11 +71,19 @@ class Insert(Run):
             found = self._recorded(entry, keys, reading, [(None, row) for row in rows])
             return Result(found, rowcount, lastrowid=lastrowid)
 
-    def _values(self, places: Sequence[int], parameters: Any) -> list[list[Value | None]]:
-        """What VALUES has for the primary key, row by row."""
-        cells = list(zip((self._table.column(name) for name in self._table.primary_key), places))
+    def _values(self, names: Sequence[str], places: Sequence[int]) -> list[list[Value | None]]:
+        """What stands in VALUES for columns, row by row.
+
+        Args:
+            names: Of the columns.
+            places: Where their values stand in a row.
+        """
+        cells = list(zip(map(self._table.column, names), places))
         return [
-            [None if (token := values[place]) is None else said(self._s, column, token, parameters) for column, place in cells]
+            [
+                None if (token := values[place]) is None else said(self._s, column, token, self._parameters)
+                for column, place in cells
+            ]
             for _, values in value_rows(self._s, self._flavour)
         ]
 
@@ -86,8 +103,7 @@ class Insert(Run):
         for n in range(0, len(rows), AT_ONCE):
             some = rows[n : n + AT_ONCE]
             text = s.sql[: span.start] + ", ".join([span.of(s.sql)] * len(some)) + s.sql[span.end : s.main.end]
-            with unrecorded(n > 0):
-                results.append(self._inserted(text, tuple(value for row in some for value in row), entry))
+            results.append(self._inserted(text, tuple(value for row in some for value in row), entry))
             entry = replace(entry, first=False)
         return together(results)
 
@@ -109,11 +125,14 @@ class Insert(Run):
             return Result(found, len(rows), description, shown, lastrowid)
 
     def _last_numbered(self, rows: Sequence[Seen], reading: Reading) -> int:
-        """What the driver would say: the first number that the database gave, else the last that the application gave, else 0."""
+        """What the driver would say: the first number that the database gave, else the last that the application gave, else 0.
+
+        Where IGNORE has left out the last row, it would say that one's.
+        """
         name = next((column.name for column in self._table.columns if column.numbered), None)
         if name is None or not rows:
             return 0
-        numbers = [int(row.image[reading.images.index(name)] or 0) for row in rows]
+        numbers = [int(row.image[reading.images.index(name)] or 0) % 2**64 for row in rows]
         if name.lower() not in {column.lower() for column in self._s.columns} and self._s.columns:
             return numbers[0]
         self._cursor.execute("SELECT LAST_INSERT_ID()")

@@ -83,7 +83,7 @@ class Run:
         """Write the undo record of rows; the keys of their locks."""
         images = ((_image(before), _image(after)) for before, after in pairs)
         changes = [(before, after) for before, after in images if before != after]
-        for sql in records(entry, self._seq, self._table, reading.images, changes):
+        for sql in records(entry, self._seq, self._table, reading.images, changes) if entry.xid else ():
             self._cursor.execute(sql)
         found = (keys.of(before.canonical if before else None, after.canonical if after else None) for before, after in pairs)
         return frozenset(key for of_row in found for key in of_row)

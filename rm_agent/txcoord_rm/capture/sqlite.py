@@ -51,7 +51,12 @@ class SqliteCapture:
         self._tables: dict[tuple[str, ...], SqliteTable] = {}
 
     def admit(self, cursor: Any, statement: Statement) -> None:
-        """See `Capture.admit`: functions are built in, or the application's own."""
+        """See `Capture.admit`: functions are built in, or the application's own.
+
+        A savepoint outside a transaction would be one, which its RELEASE commits without anybody's noticing; so one begins first.
+        """
+        if statement.verb is Verb.SAVEPOINT:
+            below(cursor, lambda own: Below(own).open())
 
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`. In an open transaction the lock of the one who writes is taken."""

@@ -45,6 +45,11 @@ class Below:
         """Whether a local transaction is open, be it that it has neither read nor written."""
         return bool(self._connection.in_transaction)
 
+    def open(self) -> None:
+        """See to it that a local transaction is open."""
+        if not self.in_transaction:
+            self.execute("BEGIN")
+
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         """Run what gives no rows."""
         self._cursor.execute(sql, parameters)

@@ -45,6 +45,8 @@ _AT_ONCE = 500
 def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Facts) -> list[Difference]:
     """Undo what branches of a transaction did, in the connection's local transaction at READ COMMITTED.
 
+    What `facts` says must be asked now, not remembered: a column that an image lacks would come back with its default.
+
     On MySQL and MariaDB it changes settings of the session, which stay: the connection is for second phases only.
 
     Returns:

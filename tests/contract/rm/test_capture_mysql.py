@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pymysql
@@ -105,11 +106,13 @@ def test_a_row_is_seen_as_it_is_when_it_is_locked(maria: Maria) -> None:
         connection.exec_driver_sql("SELECT COUNT(*) FROM acct").one()  # its snapshot begins here
         with ThreadPoolExecutor(1) as pool:
             pool.submit(maria.plain, "UPDATE acct SET bal = 7, note = 'new' WHERE id = 1").result()
-        maria.captured(connection, "UPDATE acct SET bal = 7, note = 'x' WHERE id < 3")
+        maria.captured(connection, "UPDATE acct SET bal = 7 WHERE id < 3")
+        maria.captured(connection, "UPDATE acct SET bal = bal + 1, note = 'x' WHERE id = 1", None, Entry("x", 0))
 
     maria.work(job)
     assert maria.images(0) == [
-        ("acct", ["id", "bal", "note"], [("1", "7.00", "new"), ("2", "200.00", None)], [("1", "7.00", "x"), ("2", "7.00", "x")])
+        ("acct", ["id", "bal"], [("2", "200.00")], [("2", "7.00")]),
+        ("acct", ["id", "bal", "note"], [("1", "7.00", "new")], [("1", "8.00", "x")]),
     ]
 
 
@@ -244,13 +247,28 @@ def test_executemany_by_keys_of_several_columns(maria: Maria, charset: str) -> N
 
 @EACH_DRIVER
 def test_executemany_that_fails_half_way(maria: Maria) -> None:
-    for sql in ("UPDATE acct SET email = %s WHERE id = %s", "UPDATE acct SET email = %s WHERE id + 0 = %s"):
-        with pytest.raises(UnrecordedError) as failed:
-            maria.run(sql, [("c@x", 1), ("c@x", 2)])
-        assert failed.value.__cause__ is not None
-        assert failed.value.__cause__.args[0] == 1062
-        with pytest.raises(Exception, match="1062"):
-            maria.run(sql, [("b@x", 1), ("d@x", 2)])
+    sql = "UPDATE acct SET email = %s WHERE id = %s"
+    with pytest.raises(UnrecordedError) as failed:
+        maria.run(sql, [("c@x", 1), ("c@x", 2)])
+    assert failed.value.__cause__ is not None
+    assert failed.value.__cause__.args[0] == 1062
+    with pytest.raises(pymysql.IntegrityError):
+        maria.run(sql, [("b@x", 1), ("d@x", 2)])
+
+    def caught(connection: Connection) -> None:
+        """What ran has its records, where every row has its own."""
+        for sql, rows in (
+            ("UPDATE acct SET email = %s WHERE id + 0 = %s", [("c@x", 1), ("c@x", 2)]),
+            ("INSERT INTO acct (id, bal) VALUES (%s, %s)", [(n, n) for n in range(10, 1300)] + [(10, 10)]),
+        ):
+            with pytest.raises(pymysql.IntegrityError):
+                maria.captured(connection, sql, rows, Entry("x", 60, first=rows[0][0] == "c@x"))
+
+    before = maria.state("acct")
+    maria.work(caught)
+    assert len(maria.rows("acct")) == 1003
+    assert maria.undo(60) == []
+    assert maria.state("acct") == before
 
 
 @EACH_DRIVER
@@ -364,6 +382,28 @@ def test_settings_that_falsify_images_are_refused(maria: Maria, setting: str, re
 
 
 @EACH_DRIVER
+def test_round_trips_are_few(maria: Maria) -> None:
+    def job(connection: Connection) -> list[int]:
+        asked = [_questions(connection)]
+        for n, (sql, parameters) in enumerate(statements):
+            maria.captured(connection, sql, parameters, Entry("x", 1, first=n == 0))
+            asked.append(_questions(connection))
+        return [after - before - 1 for before, after in pairwise(asked)]
+
+    statements: list[tuple[str, Any]] = [
+        ("UPDATE acct SET bal = bal - 1 WHERE id = %s", (1,)), ("UPDATE acct SET bal = bal - 1 WHERE id = %s", (2,)),
+        ("DELETE FROM acct WHERE id = %s", (1,)), ("INSERT INTO acct (id, bal) VALUES (%s, 1)", (9,)),
+        ("INSERT INTO acct (id, bal) VALUES (%s, 1)", [(n,) for n in range(20, 520)]),
+        ("DELETE FROM acct WHERE id = %s", [(n,) for n in range(20, 30)]),
+    ]  # fmt: skip
+    maria.run("DELETE FROM acct WHERE id = ABS(-99)")  # the catalogue is read
+    assert maria.work(job) == [6, 4, 3, 3, 3, 14]
+
+
+def _questions(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Questions'").one()[1])
+
+
 def test_the_local_transaction_is_limited(maria: Maria) -> None:
     def job(connection: Connection) -> tuple[Any, ...]:
         maria.captured(connection, "UPDATE acct SET bal = 1", None, Entry("x", 1, first=True, limit_ms=2500))
@@ -423,6 +463,12 @@ def test_keys_known_before(maria: Maria) -> None:
     assert maria.foreseen("UPDATE acct SET email = 'z' WHERE id = 1") is None
     assert maria.foreseen("UPDATE acct SET id = 7 WHERE id = 1") is None
     assert maria.foreseen("INSERT INTO acct VALUES (7, 7, NULL, NULL)") is None
+    assert maria.foreseen("INSERT INTO acct (id, bal) VALUES (7, 7)") is None, "a default may be anything"
+    assert maria.foreseen("INSERT INTO acct (EMAIL, id, bal) VALUES (%s, %s, 7), ('q', 5, 1)", ("z", 7)) == {
+        key(maria, "(id)=(7)"), key(maria, "(id)=(5)"),
+        key(maria, f"(email)=({weights('z')})"), key(maria, f"(email)=({weights('q')})"),
+    }  # fmt: skip
+    assert maria.foreseen("INSERT INTO acct (email, id, bal) VALUES (%s, 1 + %s, 7)", ("z", 7)) is None
     assert maria.foreseen("UPDATE acct SET bal = 1 WHERE id = 1 ORDER BY bal LIMIT 1") == {one}
 
 

@@ -72,6 +72,17 @@ def test_a_savepoint_that_is_rolled_back_leaves_nothing_to_undo(accounts: World)
     assert [balance for _, _, balance in all_of(accounts)] == [100, 210, 100]
 
 
+def test_a_savepoint_may_come_first(accounts: World) -> None:
+    def work(session: Session) -> None:
+        with session.begin_nested():
+            add(10)(session)
+        session.rollback()
+
+    accounts.globally(work)
+    assert all_of(accounts) == START
+    assert accounts.undo_rows() == []
+
+
 def test_savepoints_in_text(accounts: World) -> None:
     def work(session: Session) -> None:
         add(10)(session)

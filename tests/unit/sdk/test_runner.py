@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -352,3 +353,33 @@ def test_what_lives_in_the_loop_of_the_runner_ends_with_it(answers: Answers) -> 
     assert answers.failures["x", 1][1] == "CancelledError"
     assert len(ended) == 1
     assert ended[0].is_closed()
+
+
+def test_what_gathers_is_one_batch_and_does_not_outlast_the_client(runner: Runner, books: Books, answers: Answers) -> None:
+    books.gathers, started = 5.0, time.monotonic()
+    books.gate.set()
+    runner.take(commit("x0"))
+    runner.take(commit("x1"))
+    assert not books.batches
+    runner.stop()
+    if books.awaited:
+        runner.close()
+        runner.join()
+        assert not books.batches, "they come again"
+    else:
+        idle(runner)
+        assert books.batches == [["x0", "x1"]]
+    assert time.monotonic() - started < 3
+
+
+def test_what_failed_together_does_not_gather_again(runner: Runner, books: Books, answers: Answers) -> None:
+    books.gathers, started = 0.2, time.monotonic()
+    books.gate.set()
+    books.poison.add("x7")
+    for n in range(30):
+        runner.take(commit(f"x{n}"))
+    idle(runner)
+    assert len(books.batches[0]) == 30
+    assert books.batches[1:] == [[f"x{n}"] for n in range(30)]
+    assert list(answers.failures) == [("x7", 1)]
+    assert time.monotonic() - started < 2

@@ -177,18 +177,25 @@ class PostgresqlCapture:
         further = tuple(self._table(cursor, statement, target) for target in statement.locked[1:])
         cached = self._short if len(statement.sql) <= SHORT else self._long
         try:
-            return cached(statement, (table, *further), server, bare, entry.first, entry.limit_ms > 0)
+            return cached(statement, (table, *further), server, bare, entry.first, entry.limit_ms > 0, bool(entry.xid))
         except UnsupportedSqlError:
             self._doubt(statement, table)  # so that the reason is looked at again, once somebody has mended it
             raise
 
     def _rewritten(
-        self, statement: Statement, tables: tuple[Table, ...], server: Server, bare: bool, first: bool, limited: bool
+        self,
+        statement: Statement,
+        tables: tuple[Table, ...],
+        server: Server,
+        bare: bool,
+        first: bool,
+        limited: bool,
+        recorded: bool,
     ) -> Captured:
         binds = Binds.NONE if bare and self._binds is Binds.PERCENT else self._binds
         if statement.verb is Verb.LOCKING_READ:
             return capture_read(statement, tables, binds, first, limited)
-        return capture(statement, tables[0], server, binds, first, limited)
+        return capture(statement, tables[0], server, binds, first, limited, recorded)
 
     def _learnt(self, cursor: Any) -> Server:
         cursor.execute(_SERVER)

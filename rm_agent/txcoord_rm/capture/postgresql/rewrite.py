@@ -52,7 +52,13 @@ class Captured:
 
 
 def capture(
-    statement: Statement, table: Table, server: Server, binds: Binds, first: bool = False, limited: bool = False
+    statement: Statement,
+    table: Table,
+    server: Server,
+    binds: Binds,
+    first: bool = False,
+    limited: bool = False,
+    recorded: bool = True,
 ) -> Captured:
     """What is run instead of `statement`, which changes rows of `table`.
 
@@ -63,12 +69,13 @@ def capture(
         binds: How the driver marks parameters.
         first: Whether it looks at the session's settings, too.
         limited: Whether it first sets the limits of the local transaction.
+        recorded: Whether it writes an undo record.
 
     Raises:
         UnsupportedSqlError: Its changes cannot be captured for certain.
     """
     check(statement, table, server.version)
-    return _Rewriter(statement, table, server, binds).captured(first, limited)
+    return _Rewriter(statement, table, server, binds).captured(first, limited, recorded)
 
 
 class _Rewriter:
@@ -86,7 +93,7 @@ class _Rewriter:
         self.image = self._image()
         self.joins_itself = statement.verb is Verb.UPDATE and not self.both
 
-    def captured(self, first: bool, limited: bool) -> Captured:
+    def captured(self, first: bool, limited: bool, recorded: bool) -> Captured:
         s, splice = self.s, self.splice
         splice.ours("WITH RECURSIVE " if s.recursive else "WITH ")
         if s.with_ is not None:
@@ -99,8 +106,9 @@ class _Rewriter:
         if s.returning is not None:
             splice.ours(", ")
             self._theirs(s.returning)
-        splice.ours("), txcoord_i AS (")
-        self._record()
+        if recorded:
+            splice.ours("), txcoord_i AS (")
+            self._record()
         shown = "".join(f", txcoord_r{n} AS {quoted(name)}" for n, name in enumerate(names))
         whole = s.returning is not None and not names
         splice.ours(") SELECT txcoord_s.*, " + ("txcoord_u.*" if whole else f"txcoord_keys{shown}") + " FROM (")
