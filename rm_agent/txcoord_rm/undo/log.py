@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Text, bindparam, delete, select, text, tuple_, update
+from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import ARRAY
 from txcoord_sdk.dialects import dialect_of
 
@@ -55,7 +56,7 @@ def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Fac
     family.prepare()
     guard = {"seq": 1, "state": "GUARD", "xid": xid, "format": FORMAT, "created_at": dialect.now}
     guards = [guard | {"branch_id": branch_id} for branch_id in sorted(branch_ids)]
-    connection.execute(dialect.insert_if_absent(undo_log).values(guards))
+    _insert_absent(connection, guards)
     mine = undo_log.c.branch_id.in_(branch_ids)
     stored = connection.execute(select(undo_log).where(mine).order_by(undo_log.c.seq).with_for_update()).all()
     branches: dict[int, list[Any]] = {}
@@ -96,6 +97,17 @@ def forget(connection: Connection, branches: Sequence[tuple[str, int]]) -> int:
         numbers = undo_log.c.branch_id.in_([branch_id for _, branch_id in some])  # found by the primary key
         gone += connection.execute(delete(undo_log).where(numbers, pairs, undo_log.c.state == "IMAGE")).rowcount
     return gone
+
+
+def _insert_absent(connection: Connection, guards: Sequence[dict[str, Any]]) -> None:
+    """Insert guards where branches have no first row, and lock those that have one.
+
+    On InnoDB an INSERT IGNORE only shares the lock of a row that it finds: two rollbacks would then wait for each other.
+    """
+    if connection.dialect.name in ("mysql", "mariadb"):
+        connection.execute(mysql.insert(undo_log).values(guards).on_duplicate_key_update(seq=undo_log.c.seq))
+    else:
+        connection.execute(dialect_of(connection.dialect.name).insert_if_absent(undo_log).values(guards))
 
 
 def _check(branch_id: int, rows: Sequence[Any], xid: str) -> None:
