@@ -36,9 +36,9 @@ _FORGET = text(
     "string_to_array(CAST(:xids AS text), ','), CAST(string_to_array(CAST(:branch_ids AS text), ',') AS bigint[])"
     ") AS d (xid, branch_id))) IS TRUE"
 )
-# By the primary key, whatever statistics say: those of a table that empties and fills again are never right, and with a plain join
-# PostgreSQL reads the whole table for each batch. `IS TRUE` keeps the pairs a table of hashes. Texts, since drivers take longer over
-# an array than the database does.
+# By the primary key, whatever statistics say: those of a table that empties and fills again are never right, and with a plain
+# join PostgreSQL reads the whole table for each batch. `IS TRUE` keeps the pairs a table of hashes. Texts, since drivers take
+# longer over an array than the database does.
 _AT_ONCE = 500
 """Branches that one statement forgets where each is a parameter."""
 
