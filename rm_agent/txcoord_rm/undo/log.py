@@ -31,14 +31,15 @@ _FAMILIES: dict[str, Callable[[Connection], FamilyUndo]] = {
     "sqlite": SqliteUndo,
 }
 _FORGET = text(
-    "DELETE FROM txcoord_undo_log WHERE state = 'IMAGE' AND ctid = ANY (ARRAY("
-    "SELECT l.ctid FROM unnest(string_to_array(CAST(:xids AS text), ','), "
-    "CAST(string_to_array(CAST(:branch_ids AS text), ',') AS bigint[])) AS d (xid, branch_id), LATERAL ("
-    "SELECT u.ctid FROM txcoord_undo_log AS u WHERE u.branch_id = d.branch_id AND u.xid = d.xid AND u.state = 'IMAGE' OFFSET 0"
-    ") AS l))"
+    "DELETE FROM txcoord_undo_log AS l WHERE l.state = 'IMAGE' "
+    "AND l.branch_id = ANY (CAST((SELECT string_to_array(CAST(:branch_ids AS text), ',')) AS bigint[])) "
+    "AND ((CAST(l.xid AS text), l.branch_id) IN (SELECT d.xid, d.branch_id FROM unnest("
+    "string_to_array(CAST(:xids AS text), ','), CAST(string_to_array(CAST(:branch_ids AS text), ',') AS bigint[])"
+    ") AS d (xid, branch_id))) IS TRUE"
 )
-# Branch by branch through the primary key: statistics of a table that empties and fills again are never right, and with a plain
-# join PostgreSQL reads the whole table for each batch. Texts, since drivers take longer over an array than the database.
+# By the primary key, whatever statistics say: those of a table that empties and fills again are never right, and with a plain
+# join PostgreSQL reads the whole table for each batch. `IS TRUE` keeps the pairs a table of hashes. Texts, since drivers take
+# longer over an array than the database does.
 _AT_ONCE = 500
 """Branches that one statement forgets where each is a parameter."""
 
