@@ -15,11 +15,11 @@ CALL = """
 with client:
     place_order("apple", 2)
     try:
-        place_order("apple", 200)
+        place_order("apple", 6)
     except Exception as error:
         assert "CHECK" in str(error), error
     else:
-        raise AssertionError("there are not so many")
+        raise AssertionError("no order is for more than five")
 """
 
 
@@ -27,14 +27,19 @@ def test_the_first_example(txcoord_coordinator: CoordinatorProcess, tmp_path: Pa
     code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert code is not None
     assert code[1].startswith("from txcoord_sdk import")
-    engine = create_engine(f"sqlite:///{tmp_path}/stock.db")
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE stock (sku text, free int CHECK (free >= 0), reserved int, sold int)"))
-        connection.execute(text("INSERT INTO stock VALUES ('apple', 10, 0, 0)"))
+    stock, orders = (create_engine(f"sqlite:///{tmp_path}/{name}.db") for name in ("stock", "orders"))
+    with stock.begin() as connection:
+        connection.execute(text("CREATE TABLE stock (sku text PRIMARY KEY, free int)"))
+        connection.execute(text("INSERT INTO stock VALUES ('apple', 10)"))
+    with orders.begin() as connection:
+        connection.execute(text("CREATE TABLE orders (id integer PRIMARY KEY, sku text, quantity int CHECK (quantity <= 5))"))
     program = tmp_path / "example.py"
     program.write_text(code[1].replace("127.0.0.1:8190", txcoord_coordinator.address) + CALL)
     done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    with engine.connect() as connection:
-        assert connection.execute(text("SELECT free, reserved, sold FROM stock")).one() == (8, 0, 2)
-    engine.dispose()
+    with stock.connect() as connection:
+        assert connection.execute(text("SELECT free FROM stock")).all() == [(8,)]
+    with orders.connect() as connection:
+        assert connection.execute(text("SELECT sku, quantity FROM orders")).all() == [("apple", 2)]
+    stock.dispose()
+    orders.dispose()

@@ -7,9 +7,21 @@ import shutil
 import sys
 from pathlib import Path
 
+from txcoord_sdk.testing import CoordinatorProcess
+
 from tests.docs import surface
+from tests.docs.conftest import OpenPage
 from tests.docs.page import ROOT, Page
 from tests.servers import free_port
+from tests.servers.fixtures import FreshUrl
+
+AT_MODE = "tutorial/at-mode.md"
+LOCKED = """
+import anomaly
+with anomaly.client:
+    anomaly.two_at_once(anomaly.locked)
+    print(anomaly.free())
+"""
 
 
 def test_the_first_transaction(tmp_path: Path) -> None:
@@ -31,3 +43,42 @@ def test_the_first_transaction(tmp_path: Path) -> None:
     )
     page.shell()
     page.check_everything_ran()
+
+
+def test_at_mode(open_page: OpenPage) -> None:
+    page = open_page(AT_MODE, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    page.shell()
+    page.run("import place")
+    assert page.run(LOCKED) == "6\n", "SQLite has no locking reads"
+
+
+def test_at_mode_on_postgresql(open_page: OpenPage, fresh_postgres_url: FreshUrl) -> None:
+    own = {f"sqlite:///{name}.db": fresh_postgres_url("psycopg") for name in ("stock", "orders")}
+    page = open_page(AT_MODE, own, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    page.shell()
+    page.run("import place")
+    assert page.run(LOCKED) == "9\n"
+
+
+def test_a_counted_version_comes_back(txcoord_coordinator: CoordinatorProcess, tmp_path: Path) -> None:
+    counted = {
+        "Mapped[str] = mapped_column(String(32))\n    __mapper_args__": "Mapped[int] = mapped_column()\n    __mapper_args__",
+        ', "version_id_generator": lambda _: uuid4().hex': "",
+    }
+    page = Page(AT_MODE, tmp_path, counted, {"TXCOORD_ADDRESS": txcoord_coordinator.address})
+    page.run("""
+import anomaly
+from contextlib import suppress
+
+def sell_with_a_third(session, quantity, pause):
+    apple = session.get_one(anomaly.VersionedStock, "apple")
+    pause()
+    if quantity == 1:  # a third one has come since, and counted to the same version
+        with anomaly.Session(anomaly.stock_engine) as other, other.begin():
+            other.get_one(anomaly.VersionedStock, "apple").free -= 1
+    apple.free = apple.free - quantity
+
+with anomaly.client:
+    anomaly.two_at_once(sell_with_a_third)
+    assert anomaly.free(anomaly.VersionedStock) == 6, "two were sold of ten"
+""")

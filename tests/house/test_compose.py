@@ -196,6 +196,7 @@ def test_a_shop_service_starts_from_what_is_in_the_image(name: str, tmp_path: Pa
     python, flag, module, *options = SERVICES[name]["command"]
     assert (python, flag) == ("python", "-m")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
+    assert environment(name)["SHOP_MODE"] == "at"
     url = make_url(environment(name)["SHOP_DATABASE"])
     variables = {**os.environ, **environment(name), "PYTHONPATH": str(tmp_path)}
     if url.get_backend_name() == "sqlite":
