@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 from txcoord_proto.errors import DeadlinePassedError, NotActiveError, TxcoordError
 from txcoord_proto.status import BranchType, PhaseOne
-from txcoord_sdk.local_transaction import start_limit
+from txcoord_sdk.local_transaction import OWN, start_limit
 from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.transaction.effects import Steps
 from txcoord_sdk.transaction.transaction import GlobalTransaction
@@ -113,6 +113,8 @@ class LocalBranch(Statements):
         """See `Enlistment.before_commit`."""
         self._check()
         self.transaction.check_deadline()
+        if in_doubt:  # PostgreSQL answers the COMMIT of a failed transaction with a silent ROLLBACK, and this with an error
+            self.connection.exec_driver_sql("SELECT 1", execution_options=OWN)
         self._lock_rest(frozenset(), True)
 
     def committed(self) -> None:

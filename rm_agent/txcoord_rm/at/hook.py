@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine
 from txcoord_proto.errors import ConfigurationError, TransactionEndedError
 from txcoord_sdk.context import current
+from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.local_transaction import WatchedDialect, commits_by_itself, enlist, open_state
 from txcoord_sdk.tcc.branch import current_branch
 from txcoord_sdk.transaction.transaction import GlobalTransaction
@@ -116,9 +117,11 @@ class _Local:
         if isinstance(found, LocalBranch) or (found is not None and transaction is None):
             return found
         resource = self._dialect._txcoord_resource
-        seen: str | None = self._dialect._txcoord_seen.get(id(self._connection.connection.dbapi_connection))
+        raw = self._connection.connection.dbapi_connection
+        seen: str | None = self._dialect._txcoord_seen.get(id(raw))
+        fresh = seen is None and not dialect_of(self._dialect.name).is_open(raw)  # an event, or a TCC try, is not seen here
         if transaction is None:
-            guard = Guard(resource, self._connection, seen is None)
+            guard = Guard(resource, self._connection, fresh)
             enlist(self._connection, guard)
             return guard
         if seen or found is not None:
@@ -126,7 +129,7 @@ class _Local:
                 f"this local transaction has written before the global one began ({(seen or '')[:_SHOWN]!r}), which a global "
                 "rollback would not undo: commit it first, or begin the global transaction before it"
             )
-        branch = LocalBranch(resource, transaction, self._connection, seen is None)
+        branch = LocalBranch(resource, transaction, self._connection, fresh)
         enlist(self._connection, branch)
         return branch
 
