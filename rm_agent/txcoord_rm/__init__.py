@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from txcoord_rm.at.enroll import enroll
+from txcoord_rm.xa.mode import mode
 
-__all__ = ["enroll"]
+__all__ = ["enroll", "mode"]

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from txcoord_proto.errors import ConfigurationError
 from txcoord_sdk.client import Client, default_client
 
 from txcoord_rm.at.hook import hook, resource_of_engine
-from txcoord_rm.at.participant import serve
+from txcoord_rm.at.participant import serve as serve_at
 from txcoord_rm.at.resource import Resource
 from txcoord_rm.capture.families import capture_for, flavour_of
 from txcoord_rm.undo.log import metadata
+from txcoord_rm.xa.hook import xa_of_engine
+from txcoord_rm.xa.mode import Mode, mode_of
+from txcoord_rm.xa.participant import serve
+from txcoord_rm.xa.resource import XaResource
 
 LOCK_WAIT = 10.0
 
 
-def enroll(engine: Engine | AsyncEngine, client: Client | None = None, *, name: str = "", lock_wait: float = LOCK_WAIT) -> None:
+def enroll(
+    engine: Engine | AsyncEngine,
+    client: Client | None = None,
+    *,
+    mode: str = "at",
+    name: str = "",
+    lock_wait: float = LOCK_WAIT,
+) -> None:
     """Have an engine's statements inside global transactions captured, so that a global rollback puts every row back.
 
     Outside global transactions nothing changes. Calling it again for the same engine and client does nothing.
@@ -24,13 +37,15 @@ def enroll(engine: Engine | AsyncEngine, client: Client | None = None, *, name: 
     Args:
         engine: SQLAlchemy Engine or AsyncEngine; all that use it take part.
         client: Of this service; None: the one that `connect` made last.
+        mode: `at`: local transactions commit at once, and what they changed is put back by a global rollback. `xa`: the database
+            prepares them, and ends them as decided. `txcoord_rm.mode` says so for a block.
         name: Of the database, where the client is bound to several; see `Client.bind`.
         lock_wait: Seconds that a statement waits for a row which another global transaction holds.
 
     Raises:
         ConfigurationError: The engine does not fit, or belongs to another client.
     """
-    client = client or default_client()
+    wanted, client = mode_of(mode), client or default_client()
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     if (known := resource_of_engine(sync_engine)) is not None:
         if known.client is not client:
@@ -38,11 +53,25 @@ def enroll(engine: Engine | AsyncEngine, client: Client | None = None, *, name: 
                 f"{sync_engine.url!r} is enrolled with another client already: one engine belongs to one client; make a second "
                 "engine for the second client"
             )
+        if (xa := xa_of_engine(sync_engine)) is not None and xa.mode is not wanted:
+            raise ConfigurationError(
+                f"{sync_engine.url!r} is enrolled in mode {xa.mode.value!r} already: `with txcoord_rm.mode({mode!r}):` makes a "
+                "block of another mode"
+            )
         return
     if (database := client.databases.of(sync_engine)) is None:
         client.bind(engine, name=name)
         database = client.databases.get(name)
-    database.add_tables(metadata)
-    resource = Resource(client, database, flavour_of(sync_engine.dialect), capture_for(sync_engine.dialect), lock_wait)
-    hook(sync_engine, resource)
-    client.when_started(lambda started: serve(started, database))
+    dialect = sync_engine.dialect
+    capture: Any = None if wanted is Mode.XA and dialect.name != "postgresql" else capture_for(dialect)
+    resource = Resource(client, database, flavour_of(dialect), capture, lock_wait)
+    if dialect.name == "sqlite" and wanted is Mode.AT:
+        database.add_tables(metadata)
+        hook(sync_engine, resource, None)
+        client.when_started(lambda started: serve_at(started, database))
+        return
+    xa = XaResource(resource, dialect, wanted)
+    if wanted is Mode.AT:
+        database.add_tables(metadata)
+    hook(sync_engine, resource, xa)
+    client.when_started(lambda started: serve(started, xa, wanted is Mode.AT))

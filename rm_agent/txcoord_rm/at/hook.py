@@ -20,25 +20,28 @@ from txcoord_rm.at.alone import LoneBranch
 from txcoord_rm.at.branch import LocalBranch
 from txcoord_rm.at.cursor import Cursor
 from txcoord_rm.capture.port import Result
+from txcoord_rm.xa.hook import XaDialect
 
 if TYPE_CHECKING:
     from txcoord_rm.at.resource import Resource
+    from txcoord_rm.xa.resource import XaResource
 
 _SELECT = frozenset({"SELECT", "select"})
 _SHOWN = 200
 
 
-def hook(engine: Engine, resource: Resource) -> None:
-    """Have statements of `engine` inside global transactions captured."""
+def hook(engine: Engine, resource: Resource, xa: XaResource | None) -> None:
+    """Have statements of `engine` inside global transactions captured, or prepared where `xa` says so."""
     dialect: Any = engine.dialect
     kind = type(dialect)
     assert issubclass(kind, WatchedDialect), "a bound engine is watched"
     dialect._txcoord_resource = resource
+    dialect._txcoord_xa = xa
     dialect._txcoord_seen = {}
     own: dict[str, Any] = {"supports_statement_cache": kind.supports_statement_cache}
     context = dialect.execution_ctx_cls
     own["execution_ctx_cls"] = type(f"Enrolled{context.__name__}", (EnrolledContext, context), {})
-    dialect.__class__ = type(f"Enrolled{kind.__name__}", (EnrolledDialect, kind), own)
+    dialect.__class__ = type(f"Enrolled{kind.__name__}", (EnrolledDialect, XaDialect, kind), own)
 
 
 def resource_of_engine(engine: Engine) -> Resource | None:
@@ -59,6 +62,8 @@ class EnrolledContext:
             return cursor
         if self.execution_options.get("txcoord_own") or current_branch() is not None:
             return cursor
+        if dialect._txcoord_takes_xa(self.root_connection, transaction):
+            return cursor  # the dialect sees the statement
         local = _Local(self, transaction)
         if transaction is None and local.known() is None:
             dialect._txcoord_see(self)

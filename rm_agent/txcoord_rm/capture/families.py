@@ -23,6 +23,8 @@ def flavour_of(dialect: Dialect) -> Flavour:
     binds = _BINDS.get(dialect.paramstyle)
     if dialect.name == "postgresql" and binds in (Binds.PERCENT, Binds.DOLLAR):
         return Flavour(Family.POSTGRESQL, binds)
+    if dialect.name in ("mysql", "mariadb") and binds is Binds.PERCENT:
+        return Flavour(Family.MYSQL, binds, backslashes=True)
     raise ConfigurationError(
         f"{dialect.name}+{dialect.driver} (paramstyle {dialect.paramstyle}) is not supported in AT mode: use psycopg, asyncpg or "
         "psycopg2 for PostgreSQL"
@@ -31,4 +33,7 @@ def flavour_of(dialect: Dialect) -> Flavour:
 
 def capture_for(dialect: Any) -> Capture:
     """How changes of a dialect's statements are captured. Raises like `flavour_of`."""
-    return PostgresqlCapture(flavour_of(dialect).binds)
+    flavour = flavour_of(dialect)
+    if flavour.family is not Family.POSTGRESQL:
+        raise ConfigurationError(f"{dialect.name} is not supported in AT mode: use mode='xa'")
+    return PostgresqlCapture(flavour.binds)

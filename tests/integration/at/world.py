@@ -32,17 +32,18 @@ class World:
         address: Of the coordinator.
         url: Of its database, with a driver.
         plain_url: The same with a synchronous driver, for looking at it from outside.
+        mode: Of its local transactions.
         options: Further arguments of the engine.
     """
 
-    def __init__(self, client: Client, address: str, url: str, plain_url: str, **options: Any) -> None:
+    def __init__(self, client: Client, address: str, url: str, plain_url: str, mode: str = "at", **options: Any) -> None:
         self.client = client
         self.url = url
         self.is_async = any(f"+{driver}" in url for driver in ASYNC)
         self.loop = asyncio.new_event_loop()
         self.outside = create_engine(plain_url)
         self.engine = create_async_engine(url, **options) if self.is_async else create_engine(url, **options)
-        enroll(self.engine, client)
+        enroll(self.engine, client, mode=mode)
         self.run(self._start()) if self.is_async else client.start()
         found = resource_of_engine(self.engine.sync_engine if isinstance(self.engine, AsyncEngine) else self.engine)
         assert found is not None
