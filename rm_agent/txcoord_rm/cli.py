@@ -4,4 +4,9 @@ from __future__ import annotations
 
 from txcoord_proto.commands import CommandGroup
 
-main = CommandGroup("txcoord-agent", "txcoord_agent.commands", "What runs beside a business database.")
+main = CommandGroup(
+    "txcoord-agent",
+    "txcoord_agent.commands",
+    "What runs beside a business database.",
+    ("init", "check", "serve", "undo"),
+)

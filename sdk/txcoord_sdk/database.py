@@ -8,20 +8,17 @@ respect; a gate keeps it small.
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-import click
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine, MetaData, event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-from txcoord_proto.errors import ConfigurationError, TxcoordError
+from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.failpoints import durable
 
 from txcoord_sdk import schema
@@ -98,7 +95,7 @@ class Database:
         """
         with self._preparing:
             if not self._id:
-                with _tables_missing(self.name):
+                with self._tables_missing():
                     self._id = Retrying(**_PREPARE)(self._prepare)
         return self._id
 
@@ -106,7 +103,7 @@ class Database:
         """Create our tables where they are missing; returns the database's identity. Raises like `prepare`."""
         async with self._own_async_pool().preparing:
             if not self._id:
-                with _tables_missing(self.name):
+                with self._tables_missing():
                     self._id = await AsyncRetrying(**_PREPARE)(self._aprepare)
         return self._id
 
@@ -215,6 +212,18 @@ class Database:
     def _create(self, connection: Connection) -> str:
         return schema.prepare(connection, self._tables)
 
+    @contextmanager
+    def _tables_missing(self) -> Iterator[None]:
+        """Says what to do where our tables are not there and cannot be created."""
+        try:
+            yield
+        except DBAPIError as error:
+            names = ", ".join(name for tables in self._tables for name in tables.tables)
+            raise ConfigurationError(
+                f"our tables in database {self.name!r} ({names}) cannot be created or read ({error.orig}): run `txcoord-agent "
+                "init URL` once as a user that may create tables, and grant SELECT, INSERT, UPDATE and DELETE on them"
+            ) from error
+
     def _refuse_unfit(self) -> None:
         engine = self.sync_engine
         level = engine.get_execution_options().get(
@@ -289,19 +298,6 @@ def _alone(connection: Connection) -> Connection:
     return connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
-@contextmanager
-def _tables_missing(name: str) -> Iterator[None]:
-    """Says what to do where our tables are not there and cannot be created."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise ConfigurationError(
-            f"our tables in database {name!r} ({', '.join(schema.metadata.tables)}) cannot be created or read ({error.orig}): "
-            "run `txcoord-agent init URL` once as a user that may create tables, and grant SELECT, INSERT, UPDATE and DELETE "
-            "on them"
-        ) from error
-
-
 class Databases:
     """The databases that a client was bound to."""
 
@@ -358,22 +354,3 @@ class Databases:
         """Close our own pools of the running loop."""
         for database in self._known.values():
             await database.aclose()
-
-
-@click.command("init")
-@click.argument("url")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
-def init_command(url: str, as_json: bool) -> None:
-    """Create txcoord's tables in the business database at URL (a synchronous SQLAlchemy URL)."""
-    try:
-        dialect_of(make_url(url).get_backend_name())
-        database = Database(create_engine(url), "")
-        identity = database.prepare()
-        database.close()
-    except (TxcoordError, DBAPIError, ArgumentError, ImportError) as error:
-        known = error if isinstance(error, TxcoordError) else ConfigurationError(str(error))
-        if as_json:
-            click.echo(json.dumps({"error": {"code": known.code, "message": known.message, "details": known.details}}, indent=2))
-        click.echo(f"cannot prepare the database: {error}", err=True)
-        sys.exit(1)
-    click.echo(json.dumps({"database": identity}, indent=2) if as_json else f"database {identity} is ready")

@@ -92,6 +92,10 @@ class BatchParticipant(Protocol):
     """
 
     @property
+    def gathers(self) -> float:
+        """Seconds for which commits gather before a batch begins, where nobody waits for them."""
+
+    @property
     def database(self) -> Bounded:
         """See `Participant.database`."""
 

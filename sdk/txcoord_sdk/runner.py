@@ -8,6 +8,7 @@ while that runs, else in one loop of the client's own. One command that fails ho
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import threading
@@ -21,9 +22,10 @@ from txcoord_proto.errors import TxcoordError
 from txcoord_proto.status import CommandResult
 
 from txcoord_sdk.batches import Batches
+from txcoord_sdk.context import enter
 from txcoord_sdk.mailbox import Mailbox
 from txcoord_sdk.participant import BatchParticipant, Bounded, BranchCommand, Command, ParkError, Participant, UnavailableError
-from txcoord_sdk.transaction.effects import Invoke, Steps, adrive, drive
+from txcoord_sdk.transaction.effects import Invoke, Pause, Steps, adrive, drive
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,8 @@ class Runner:
         """By database, or by resource where there is none."""
         self._home: Mailbox | None = None
         self._own: Mailbox | None = None
+        self._context = contextvars.Context()
+        """Of second phases in event loops: whoever wakes a loop is in some transaction, perhaps, and they are in none."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -76,6 +80,8 @@ class Runner:
     def adopt_loop(self) -> None:
         """Run asynchronous participants in the running event loop, for as long as it runs."""
         self._home = Mailbox(asyncio.get_running_loop())
+        self._context = contextvars.copy_context()
+        self._context.run(enter, None)
 
     def take(self, command: Command) -> None:
         """Start a command; returns at once. Only the thread that talks to the coordinator calls this."""
@@ -104,11 +110,11 @@ class Runner:
             steps = self._one_by_one(command, participant)
         elif batches is None:
             steps = self._rollback(command, participant)
-        elif batches.add(command):
-            steps = self._batch(batches, participant, command.resource)
         else:
-            return  # a batch is under way, and this comes with the next one
-        self._start(steps, participant, command.resource, loop)
+            if batches.add(command):  # else one is under way, and this comes with the next one
+                self._start_batch(batches, participant, command.resource)
+            return
+        self._start(steps, loop, lambda: self._pool(participant, command.resource))
 
     def _batches_of(self, resource: str, loop: Mailbox | None) -> Batches:
         batches = self._batches.get(resource)
@@ -137,7 +143,8 @@ class Runner:
         self._stopped.wait(seconds)
 
     def _start_background(self, work: Callable[[], Any]) -> None:
-        self._keep(asyncio.get_running_loop().create_task(AsyncRetrying(**self._persistence())(work)))
+        retrying = AsyncRetrying(**self._persistence())
+        self._keep(asyncio.get_running_loop().create_task(retrying(work), context=self._context.copy()))
 
     def _persistence(self) -> dict[str, Any]:
         return {
@@ -221,6 +228,8 @@ class Runner:
 
     def _batch(self, batches: Batches, participant: BatchParticipant, resource: str) -> Steps[None]:
         """One batch; the next one is started, not done, so that a rollback that waits for a connection comes in between."""
+        if participant.gathers and not self._stopped.is_set():
+            yield Pause(participant.gathers) if batches.loop is not None else Invoke(lambda: self._pause(participant.gathers))
         batch = batches.take()
         if not batch:
             return  # the client was closed meanwhile
@@ -240,18 +249,19 @@ class Runner:
                 self._done(command, command.branches)
         finally:
             if batches.ended():
-                self._start(self._batch(batches, participant, resource), participant, resource, batches.loop)
+                self._start_batch(batches, participant, resource)
 
-    def _start(
-        self, steps: Steps[None], participant: Participant | BatchParticipant, resource: str, loop: Mailbox | None
-    ) -> None:
+    def _start_batch(self, batches: Batches, participant: BatchParticipant, resource: str) -> None:
+        self._start(self._batch(batches, participant, resource), batches.loop, lambda: self._batch_pool(resource))
+
+    def _start(self, steps: Steps[None], loop: Mailbox | None, pool: Callable[[], ThreadPoolExecutor]) -> None:
         if loop is not None:
             loop.post(self._start_steps, steps)
         else:
-            self._pool(participant, resource).submit(drive, steps)
+            pool().submit(drive, steps)
 
     def _start_steps(self, steps: Steps[None]) -> None:
-        self._keep(asyncio.get_running_loop().create_task(adrive(steps)))
+        self._keep(asyncio.get_running_loop().create_task(adrive(steps), context=self._context.copy()))
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
@@ -293,6 +303,14 @@ class Runner:
         if pool is None:
             threads, name = (self._threads, resource) if database is None else (database.connections, database.name)
             pool = self._pools[key] = ThreadPoolExecutor(threads, f"txcoord-second-phase-{name}")
+        return pool
+
+    def _batch_pool(self, resource: str) -> ThreadPoolExecutor:
+        """One thread of its own, which waits most of the time."""
+        key = f"{resource} commits"
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = ThreadPoolExecutor(1, f"txcoord-commits-{resource}")
         return pool
 
     def _loop(self) -> Mailbox:

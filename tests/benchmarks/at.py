@@ -120,9 +120,9 @@ class _Threads(_Pair):
             def run(inside: bool, total: int, clients: int) -> float:
                 def work() -> None:
                     for _ in range(total // clients):
-                        with self._client.global_transaction() if inside else nullcontext():
-                            with engines[inside].begin() as connection:
-                                connection.execute(_TAKE, {"of": self._next()})
+                        around = self._client.global_transaction() if inside else nullcontext()
+                        with around, engines[inside].begin() as connection:
+                            connection.execute(_TAKE, {"of": self._next()})
 
                 started = time.perf_counter()
                 for future in [threads.submit(work) for _ in range(clients)]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from txcoord_proto.failpoints import BOUNDARIES
 
 ROOT = Path(__file__).parent.parent.parent
-FOLDERS = ("txcoord/txcoord_server/store", "sdk/txcoord_sdk")
+FOLDERS = ("txcoord/txcoord_server/store", "sdk/txcoord_sdk", "rm_agent/txcoord_rm")
 
 MARKS = frozenset({"commit", "do_commit", "begin", "pipeline", "upgrade", "_write"})
 """Attributes that end a transaction of a database, open a block that does, or stand for a function that does."""
@@ -32,6 +32,11 @@ NOT_DURABLE = {
     "client.Client.begin": "asks the coordinator",
     "client.Client.commit": "asks the coordinator",
     "tcc.second_phase.TccParticipant._in_database": "of `_confirm` and `_cancel`",
+    "at.hook.EnrolledDialect.do_commit": "hands on to the watched dialect",
+    "at.alone.LoneBranch._send_commit": "the step of the boundary around it",
+    "undo.restorer.Restorer._undo": "a savepoint",
+    "undo.restorer.Restorer._tried": "a savepoint",
+    "undo.restorer.Restorer._checked": "a savepoint",
 }
 """Functions that touch a commit and are no boundary, each with the reason."""
 
@@ -101,6 +106,8 @@ def test_the_registry_holds_what_the_sources_decorate() -> None:
         import_module(f"txcoord_server.{module}")
     for module in ("client", "tcc.decorator", "tcc.registry"):
         import_module(f"txcoord_sdk.{module}")
+    for module in ("at.alone", "at.participant", "commands.undo"):
+        import_module(f"txcoord_rm.{module}")
     registered = {name for names in BOUNDARIES.values() for name in names}
     expected = {name for name, covered in places().items() if covered}
     assert {name.split(".", 1)[1] for name in registered if name.startswith("txcoord_")} == expected

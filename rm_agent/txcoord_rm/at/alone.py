@@ -8,39 +8,63 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import Connection
+from txcoord_proto.failpoints import Mode, durable, passes
+from txcoord_sdk.transaction.transaction import GlobalTransaction
+
 from txcoord_rm.at.branch import LocalBranch
+from txcoord_rm.at.resource import Resource
 from txcoord_rm.capture.port import Entry, Result
 
 
 class LoneBranch(LocalBranch):
     """The branch of one statement."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args, fresh=True)
+    def __init__(self, resource: Resource, transaction: GlobalTransaction, connection: Connection) -> None:
+        super().__init__(resource, transaction, connection, fresh=True)
         self._open = False
 
     def run(self, cursor: Any, work: Callable[[LocalBranch], Result]) -> Result:
         """Run the statement that `work` gives to the branch, commit it and report."""
-        dialect: Any = self.connection.dialect
         try:
             result = work(self)
-            self.before_commit(False)
         except BaseException:
-            with contextlib.suppress(Exception):  # the connection is lost: the database rolls back
-                self._roll_back(cursor)
-            self.rolled_back()
+            self._give_up(cursor)
+            raise
+        self._commit(cursor)
+        self.committed()
+        return result
+
+    @durable("local.commit")
+    def _commit(self, cursor: Any) -> None:
+        try:
+            self._prepare()
+        except BaseException:
+            self._give_up(cursor)
             raise
         try:
-            if self._open:
-                cursor.execute("COMMIT")
+            self._send_commit(cursor)
         except BaseException as error:
+            dialect: Any = self.connection.dialect
             if dialect._txcoord_refused(error, self.connection.connection):
                 self.rolled_back()
             else:
                 self.unknown(error)
             raise
-        self.committed()
-        return result
+
+    @passes(Mode.IN)
+    def _prepare(self) -> None:
+        self.before_commit(False)
+
+    @passes(Mode.UNKNOWN)
+    def _send_commit(self, cursor: Any) -> None:
+        if self._open:
+            cursor.execute("COMMIT")
+
+    def _give_up(self, cursor: Any) -> None:
+        with contextlib.suppress(Exception):  # the connection is lost: the database rolls back
+            self._roll_back(cursor)
+        self.rolled_back()
 
     def _entry(self, cursor: Any, undoes: bool) -> Entry:
         entry = super()._entry(cursor, undoes)

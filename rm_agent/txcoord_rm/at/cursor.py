@@ -106,7 +106,7 @@ class Cursor:
     @property
     def rowcount(self) -> int:
         """See DB-API."""
-        return self._cursor.rowcount if self._result is None else self._result.rowcount  # type: ignore[no-any-return]
+        return self._cursor.rowcount if self._result is None else self._result.rowcount
 
     @property
     def lastrowid(self) -> Any:

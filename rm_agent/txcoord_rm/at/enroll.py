@@ -10,7 +10,7 @@ from txcoord_proto.errors import ConfigurationError
 from txcoord_sdk.client import Client, default_client
 
 from txcoord_rm.at.hook import hook, resource_of_engine
-from txcoord_rm.at.participant import serve as serve_at
+from txcoord_rm.at.participant import serve_second_phases
 from txcoord_rm.at.resource import Resource
 from txcoord_rm.capture.families import capture_for, flavour_of
 from txcoord_rm.undo.log import metadata
@@ -68,7 +68,7 @@ def enroll(
     if dialect.name == "sqlite" and wanted is Mode.AT:
         database.add_tables(metadata)
         hook(sync_engine, resource, None)
-        client.when_started(lambda started: serve_at(started, database))
+        client.when_started(lambda started: serve_second_phases(started, database))
         return
     xa = XaResource(resource, dialect, wanted)
     if wanted is Mode.AT:

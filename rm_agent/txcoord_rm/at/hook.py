@@ -54,7 +54,7 @@ class EnrolledContext:
 
     def create_cursor(self: Any) -> Any:
         """The driver's cursor; inside a global transaction one that captures."""
-        cursor = super().create_cursor()  # type: ignore[safe-super]
+        cursor = super().create_cursor()  # type: ignore[misc]
         dialect = self.dialect
         transaction = current()
         if transaction is None and not dialect._txcoord_open:

@@ -32,6 +32,7 @@ ONLY_LOCKS = b"locks"
 UNDO_LOG = Retained(undo_log, undo_log.c.branch_id, undo_log.c.created_at)
 """Guards and what is left of undone branches; and images, where an operator has ended their transaction by his word."""
 
+GATHER_SECONDS = 0.1
 _RETRIED_SECONDS = 3.0
 """How long a rollback meets deadlocks and held rows before it makes room for others and is tried again later."""
 _READ_COMMITTED = {"postgresql": ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED",)}
@@ -48,6 +49,11 @@ class AtParticipant:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+
+    @property
+    def gathers(self) -> float:
+        """See `BatchParticipant.gathers`."""
+        return GATHER_SECONDS
 
     def is_async(self, command: Command) -> bool:
         """See `BatchParticipant.is_async`."""
@@ -104,19 +110,27 @@ def resource_of(database_id: str) -> str:
     return f"db@{database_id}"
 
 
-def serve(client: Client, database: Database) -> None:
-    """Have `client` do phase two of AT in `database` as soon as it can be reached, and keep its undo log clean."""
+def serve_second_phases(client: Client, database: Database, ready: Callable[[str], None] = lambda resource: None) -> None:
+    """Have `client` do phase two of AT in `database` as soon as it can be reached, and keep its undo log clean.
+
+    Args:
+        client: Of this process.
+        database: It; our tables are created where they are missing.
+        ready: Told the resource once it is served; from any thread.
+    """
     database.add_tables(metadata)
 
-    def ready(database_id: str) -> None:
-        client.serve(resource_of(database_id), AtParticipant(database))
+    def serve(database_id: str) -> None:
+        resource = resource_of(database_id)
+        client.serve(resource, AtParticipant(database))
         keep_clean(client, database, UNDO_LOG)
+        ready(resource)
 
     async def aprepare() -> None:
-        ready(await database.aprepare())
+        serve(await database.aprepare())
 
     def prepare() -> None:
-        ready(database.prepare())
+        serve(database.prepare())
 
     client.in_background(aprepare if database.is_async else prepare)
 

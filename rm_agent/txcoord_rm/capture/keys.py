@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from txcoord_rm.catalogue.table import Column, Event, Table
+from txcoord_rm.catalogue.table import Column, Event, Expression, Table, Unique
 from txcoord_rm.sql.quoting import literal, quoted
 
 _AS_WRITTEN = frozenset(
@@ -29,10 +29,12 @@ class Row:
     Args:
         name: Its name.
         columns: What its columns are called, where they are not called as those of the table.
+        absent: A condition that there is no such row; empty: there is always one.
     """
 
     name: str
     columns: Mapping[str, str] = field(default_factory=dict)
+    absent: str = ""
 
     def cell(self, column: str) -> str:
         """What it has in a column of the table."""
@@ -43,12 +45,11 @@ class Row:
         return f"ROW({', '.join(self.cell(column) for column in columns)})::text"
 
 
-def _canonical(column: Column, row: Row) -> str | None:
-    """A text that is the same for equal values; None: not known."""
-    value = row.cell(column.name)
-    if not column.deterministic:
+def _canonical(kind: Column | Expression, value: str) -> str | None:
+    """A text that is the same for equal values of a column, or of what an index makes of columns; None: not known."""
+    if not kind.deterministic:
         return None
-    match column.base:
+    match kind.base:
         case base if base in _AS_WRITTEN:
             return f"{value}::text"
         case "bytea":
@@ -69,16 +70,17 @@ class Need:
     """Something in which rows differ, and which is locked.
 
     Args:
-        index: The name of the index; of the primary key: empty.
-        columns: By which rows are told apart; empty: all share one key.
-        nulls_equal: Whether rows without a value are told apart, too.
+        unique: The rule that it is for.
         moved: Whether the row may have had something else before.
     """
 
-    index: str
-    columns: tuple[str, ...]
-    nulls_equal: bool
+    unique: Unique
     moved: bool
+
+    @property
+    def shared(self) -> bool:
+        """Whether all rows share one key."""
+        return not self.unique.columns and not self.unique.expressions
 
 
 def record(values: Iterable[str]) -> str:
@@ -115,38 +117,47 @@ class Keys:
         rows = {Event.INSERT: (new,), Event.DELETE: (old,), Event.UPDATE: (new, old)}[event]
         found: list[str] = []
         for need in self.needs(event, changed):
-            if not need.columns:
-                found.append(literal(self.shared(need.index)))
+            if need.shared:
+                found.append(literal(self.shared(need)))
             else:
-                found += [self._key(need, row) for row in (rows if need.moved else (new,))]
+                found += [self._key(need.unique, row) for row in (rows if need.moved else (new,))]
         return list(dict.fromkeys(found))
 
     def needs(self, event: Event, changed: Iterable[str]) -> list[Need]:
-        """What of a row is locked. Arguments are those of `expressions`."""
+        """What of a row is locked, the primary key first. Arguments are those of `expressions`."""
         table, columns, update = self._table, set(changed), event is Event.UPDATE
+        primary = Unique("", table.primary_key, nulls_equal=True)
         moved = not update or not columns.isdisjoint(table.primary_key)
-        found = [Need("", table.primary_key, nulls_equal=True, moved=moved)]
-        for unique in table.uniques:
-            if not unique.columns or not update or unique.partial or not columns.isdisjoint(unique.columns):
-                found.append(Need(unique.name, unique.columns, unique.nulls_equal, moved=True))
-        return found
+        others = [Need(unique, moved=True) for unique in table.uniques if not update or unique.concerns(columns)]
+        return [Need(primary, moved), *others]
 
-    def shared(self, index: str) -> str:
-        """The one key of all rows under an index of which equality is not known."""
-        return f"{self._prefix}({index})=*"
+    def shared(self, need: Need) -> str:
+        """The one key of all rows under a rule of which equality is not known."""
+        return f"{self._prefix}({need.unique.name})=*"
 
     def known(self, values: Iterable[str]) -> str:
         """The key of a row whose primary key has values of which these are the canonical texts."""
         return f"{self._prefix}({','.join(self._table.primary_key)})={record(values)}"
 
-    def _key(self, need: Need, row: Row) -> str:
-        columns = need.columns
-        values = [_canonical(self._table.column(name), row) for name in columns]
-        prefix = f"{self._prefix}({','.join(columns)})="
+    def _key(self, unique: Unique, row: Row) -> str:
+        """The key of a row under a rule; NULL: it needs none."""
+        source = ""
+        if unique.columns:
+            name = ",".join(unique.columns)
+            kinds: list[tuple[Column | Expression, str]] = [
+                (self._table.column(column), row.cell(column)) for column in unique.columns
+            ]
+        else:
+            name = unique.name
+            kinds = [(expression, f"({expression.sql})") for expression in unique.expressions]
+            source = ", ".join(f"{row.cell(column)} AS {quoted(column)}" for column in unique.depends)
+        values = [_canonical(kind, value) for kind, value in kinds]
+        prefix = f"{self._prefix}({name})="
         if None in values:
             return literal(prefix + "*")
         key = f"{literal(prefix)} || ROW({', '.join(str(value) for value in values)})::text"
-        if need.nulls_equal:
-            return key
-        missing = " OR ".join(f"{row.cell(name)} IS NULL" for name in columns)
-        return f"CASE WHEN {missing} THEN NULL ELSE {key} END"
+        missing = [row.absent] if row.absent else []
+        missing += [] if unique.nulls_equal else [f"{value} IS NULL" for _, value in kinds]
+        if missing:
+            key = f"CASE WHEN {' OR '.join(missing)} THEN NULL ELSE {key} END"
+        return f"(SELECT {key} FROM (SELECT {source}) AS txcoord_x)" if source else key

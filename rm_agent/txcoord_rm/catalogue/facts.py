@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from txcoord_proto.errors import ConfigurationError
 
 from txcoord_rm.catalogue import postgresql
@@ -14,6 +14,10 @@ from txcoord_rm.sql.quoting import quoted
 
 Facts: TypeAlias = Callable[[tuple[str, str]], Table | None]
 """What the catalogue says of a table, by schema and name; None: there is no such table."""
+
+
+OURS = "txcoord_"
+"""With this begin the names of our own tables."""
 
 
 def facts_on(connection: Connection) -> Facts:
@@ -33,6 +37,16 @@ def facts_on(connection: Connection) -> Facts:
         return known[name]
 
     return facts
+
+
+def tables_on(connection: Connection) -> list[tuple[str, str]]:
+    """Schema and name of every table of users, ours excepted."""
+    inspector = inspect(connection)
+    schemas = [inspector.default_schema_name or ""]
+    if connection.dialect.name == "postgresql":
+        schemas = [s for s in inspector.get_schema_names() if s != "information_schema" and not s.startswith("pg_")]
+    every = ((schema, name) for schema in schemas for name in inspector.get_table_names(schema or None))
+    return sorted(name for name in every if not name[1].startswith(OURS))
 
 
 def _postgresql(connection: Connection, name: tuple[str, str]) -> Table | None:

@@ -29,6 +29,7 @@ class Column:
         generated: Whether its value follows from others, so that nobody writes it.
         identity: Whether the database numbers it, always.
         deterministic: Whether two texts are equal only when their bytes are.
+        writer: A function that its default calls and that may write rows; empty: none.
     """
 
     name: str
@@ -37,6 +38,22 @@ class Column:
     generated: bool = False
     identity: bool = False
     deterministic: bool = True
+    writer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """What a unique index says of a row, where it is not a column.
+
+    Args:
+        sql: It, with names of columns as they stand in a query of the table alone.
+        base: See `Column`.
+        deterministic: See `Column`.
+    """
+
+    sql: str
+    base: str
+    deterministic: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +61,24 @@ class Unique:
     """A rule, beside the primary key, that rows of a table must differ in something.
 
     Args:
-        name: Of its index.
+        name: Of its index; of a partition's: of the index of the whole.
         columns: In which they must differ; empty: in what columns alone do not tell (an expression, another operator).
         partial: Whether it holds for a part of the rows only.
         nulls_equal: Whether two rows without a value are equal.
+        expressions: In which they must differ, where that are not columns alone and may be asked of any row; else empty.
+        depends: All columns of which it speaks, those of its condition among them; empty: not known.
     """
 
     name: str
     columns: tuple[str, ...]
     partial: bool = False
     nulls_equal: bool = False
+    expressions: tuple[Expression, ...] = ()
+    depends: tuple[str, ...] = ()
+
+    def concerns(self, changed: Iterable[str]) -> bool:
+        """Whether it may hold for a row otherwise than before, once columns have changed."""
+        return not self.depends or not set(self.depends).isdisjoint(changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +133,7 @@ class Table:
         references: By which other tables change with this one.
         partitioned: Whether its rows are in partitions, between which an UPDATE may move them.
         obstacle: Why it cannot be captured at all; empty: it can.
+        altered: A condition in SQL that is true once the catalogue says something else; empty: there is none.
     """
 
     oid: int
@@ -121,6 +147,7 @@ class Table:
     references: tuple[Reference, ...] = ()
     partitioned: bool = False
     obstacle: str = ""
+    altered: str = ""
 
     def __hash__(self) -> int:
         return hash((self.oid, self.schema, self.name))

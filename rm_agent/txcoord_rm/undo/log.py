@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Connection, Text, bindparam, delete, select, 
 from sqlalchemy.dialects.postgresql import ARRAY
 from txcoord_sdk.dialects import dialect_of
 
-from txcoord_rm.undo.item import FORMAT, CorruptRecordError, UndoRecord
+from txcoord_rm.undo.item import FORMAT, Change, CorruptRecordError, UndoRecord
 from txcoord_rm.undo.port import FamilyUndo
 from txcoord_rm.undo.postgresql import PostgresqlUndo
 from txcoord_rm.undo.restorer import Difference, Facts, Restorer
@@ -44,11 +44,29 @@ def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Fac
         ConfigurationError: The database is of no supported kind.
     """
     dialect = dialect_of(connection.dialect.name)
-    family = _FAMILIES[connection.dialect.name](connection)
+    family = family_of(connection)
     family.prepare()
     guard = {"seq": 1, "state": "GUARD", "xid": xid, "format": FORMAT, "created_at": dialect.now}
     guards = [guard | {"branch_id": branch_id} for branch_id in sorted(branch_ids)]
     connection.execute(dialect.insert_if_absent(undo_log).values(guards))
+    items = changes_of(connection, family, xid, branch_ids)
+    differences = Restorer(connection, family, facts).restore(items)
+    if not differences:
+        mark_undone(connection, branch_ids)
+    return differences
+
+
+def family_of(connection: Connection) -> FamilyUndo:
+    """How rows are put back in the connection's database."""
+    return _FAMILIES[connection.dialect.name](connection)
+
+
+def changes_of(connection: Connection, family: FamilyUndo, xid: str, branch_ids: Sequence[int]) -> list[list[Change]]:
+    """What branches of a transaction did, statement by statement, the last one first; their records are locked.
+
+    Raises:
+        CorruptRecordError: A record cannot be read.
+    """
     mine = undo_log.c.branch_id.in_(branch_ids)
     stored = connection.execute(select(undo_log).where(mine).order_by(undo_log.c.seq).with_for_update()).all()
     branches: dict[int, list[Any]] = {}
@@ -57,14 +75,16 @@ def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Fac
     for branch_id, rows in branches.items():
         _check(branch_id, rows, xid)
     newest_first = sorted(branches.values(), key=lambda rows: (rows[-1].created_at, rows[-1].branch_id), reverse=True)
-    records = [_record(family, row) for rows in newest_first for row in reversed(rows) if row.state == "IMAGE"]
-    differences = Restorer(connection, family, facts).restore([list(record.changes()) for record in records])
-    if not differences:
-        images = mine & (undo_log.c.state == "IMAGE")
-        empty = {name: None for name in ("table_schema", "table_name", "columns", "befores", "afters")}
-        connection.execute(delete(undo_log).where(images, undo_log.c.seq > 1))
-        connection.execute(update(undo_log).where(images).values(state="UNDONE", **empty))
-    return differences
+    records = [record_of(family, row) for rows in newest_first for row in reversed(rows) if row.state == "IMAGE"]
+    return [list(record.changes()) for record in records]
+
+
+def mark_undone(connection: Connection, branch_ids: Sequence[int]) -> None:
+    """Leave of the records of branches nothing but that they have been undone."""
+    images = undo_log.c.branch_id.in_(branch_ids) & (undo_log.c.state == "IMAGE")
+    empty = {name: None for name in ("table_schema", "table_name", "columns", "befores", "afters")}
+    connection.execute(delete(undo_log).where(images, undo_log.c.seq > 1))
+    connection.execute(update(undo_log).where(images).values(state="UNDONE", **empty))
 
 
 def forget(connection: Connection, branches: Sequence[tuple[str, int]]) -> int:
@@ -102,7 +122,12 @@ def _check(branch_id: int, rows: Sequence[Any], xid: str) -> None:
         )
 
 
-def _record(family: FamilyUndo, r: Any) -> UndoRecord:
+def record_of(family: FamilyUndo, r: Any) -> UndoRecord:
+    """A row of the undo log with its images.
+
+    Raises:
+        CorruptRecordError: It cannot be read.
+    """
     if r.format != FORMAT:
         raise CorruptRecordError(
             f"undo record {r.branch_id}/{r.seq} has format {r.format}, this version reads {FORMAT}: let an agent of the version "

@@ -7,7 +7,8 @@ neither was written by somebody else: then nothing is overwritten, and a person 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from sqlalchemy import Connection
@@ -34,6 +35,19 @@ class Difference:
     change: Change
     current: Image | None
     reason: str = ""
+
+
+_TRIES = 3
+"""How often a row that is written meanwhile is looked at again."""
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Says of records that are for other tables than those that are there."""
+    try:
+        yield
+    except (DataError, ProgrammingError) as error:
+        raise CorruptRecordError(f"an undo record does not fit the tables as they are now: {first_line(error)}") from error
 
 
 class Restorer:
@@ -70,13 +84,64 @@ class Restorer:
             CorruptRecordError: The changes do not fit the tables as they are now.
         """
         every = [list(item) for item in items]
-        for item in every:
-            for name, columns in {(change.table, change.columns) for change in item}:
-                self._check(name, columns)  # before anything is written
-        try:
+        self._check_all(every)
+        with _fitting():
             return self._restored(every)
-        except (DataError, ProgrammingError) as error:
-            raise CorruptRecordError(f"an undo record does not fit the tables as they are now: {first_line(error)}") from error
+
+    def force(self, items: Iterable[Sequence[Change]]) -> list[Difference]:
+        """Put rows back over whatever is there: a person wants it so.
+
+        The order is kept. At its turn a row that is not as the transaction left it is taken for what the transaction made of it;
+        to look for one that fits first, as `restore` does, could end with a value that was there in between.
+
+        Returns:
+            Rows that cannot be put back even so; with any, the local transaction has to be rolled back.
+
+        Raises:
+            CorruptRecordError: The changes do not fit the tables as they are now.
+        """
+        every = [list(item) for item in items]
+        self._check_all(every)
+        with _fitting():
+            for item in every:
+                if left := self._forced(item):
+                    return left
+            return self._checked(every)
+
+    def _forced(self, item: list[Change]) -> list[Difference]:
+        for _ in range(_TRIES):
+            self._reasons.clear()  # of changes that have been replaced
+            if self._undo(item) or self._undo(item, may_be_back=True):
+                return []
+            differences = {id(difference.change): difference for difference in self._differences(item)}
+            if impossible := [d for d in differences.values() if self._is_part_of_what_is_gone(d)]:
+                return impossible
+            over = [self._over(change, differences.get(id(change))) for change in item]
+            left, item = item, [change for change in over if change is not None]
+            if item == left:
+                break  # it is something else than what the row has
+        return list(self._differences(item)) or [Difference(change, change.after) for change in item]
+
+    def _is_part_of_what_is_gone(self, difference: Difference) -> bool:
+        """Whether a row would have to be made of an image that has only some of its columns."""
+        change = difference.change
+        if difference.current is not None or change.before is None:
+            return False
+        return any(not c.generated and c.name not in change.columns for c in self._table(change).columns)
+
+    @staticmethod
+    def _over(change: Change, difference: Difference | None) -> Change | None:
+        """The change as if the transaction had made what is there now; None: there is nothing to do.
+
+        Columns that the transaction did not change are somebody else's business.
+        """
+        if difference is None or difference.current == change.after:
+            return change  # it has a reason of its own
+        before, current, changed = change.before, difference.current, set(change.changed)
+        if before is not None and current is not None:
+            triples = zip(change.columns, before, current, strict=True)
+            before = tuple(was if column in changed else now for column, was, now in triples)
+        return None if current == before else replace(change, before=before, after=current)
 
     def _restored(self, every: list[list[Change]]) -> list[Difference]:
         pending = every
@@ -89,6 +154,10 @@ class Restorer:
                     Difference(c, c.after) for i in pending for c in i
                 ]
             pending = left
+        return self._checked(every)
+
+    def _checked(self, every: list[list[Change]]) -> list[Difference]:
+        """Every row is back; whether the constraints that are asked for at COMMIT allow it."""
         savepoint = self._connection.begin_nested()
         try:
             self._family.check()
@@ -185,6 +254,12 @@ class Restorer:
 
     def _table(self, change: Change) -> Table:
         return self._tables[change.table]
+
+    def _check_all(self, every: list[list[Change]]) -> None:
+        """Look at all tables before anything is written. Raises like `_check`."""
+        for item in every:
+            for name, columns in {(change.table, change.columns) for change in item}:
+                self._check(name, columns)
 
     def _check(self, name: tuple[str, str], columns: tuple[str, ...]) -> None:
         """Remember what images with these columns tell of, as it is now.

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, create_engine, make_url, text
 from txcoord_proto.errors import ConfigurationError
-from txcoord_sdk.database import Database, init_command
+from txcoord_rm.commands.init import init_command
+from txcoord_sdk.database import Database
 from txcoord_sdk.participant import UnavailableError
 
 from tests.servers.fixtures import FreshUrl

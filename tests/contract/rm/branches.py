@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection, Engine
-from txcoord_rm.capture.postgresql import capture
-from txcoord_rm.catalogue.postgresql import query, table
+from txcoord_rm.capture.port import Entry
+from txcoord_rm.capture.postgresql import PostgresqlCapture
 from txcoord_rm.sql.flavour import Binds, Family, Flavour
 from txcoord_rm.sql.recogniser import Recogniser
 
@@ -25,16 +25,10 @@ def phase_one(engine: Engine, xid: str, branch_id: int, *statements: str) -> Non
 
 
 def _run(connection: Connection, xid: str, branch_id: int, statements: tuple[str, ...]) -> None:
-    version = connection.exec_driver_sql("SELECT current_setting('server_version_num')::int").scalar_one()
-    seq = 1
+    cursor, capture = connection.connection.cursor(), PostgresqlCapture(Binds.PERCENT)
     for sql in statements:
         statement = _RECOGNISER.recognise(sql)
-        assert statement.target is not None
-        facts = table(connection.exec_driver_sql(query(statement.target.name.of(sql))).scalar_one())
-        captured = capture(statement, facts, version, Binds.NONE)
-        own = {"xid": xid, "branch_id": branch_id, "seq": seq}
-        ran = connection.exec_driver_sql(captured.spliced.sql, captured.spliced.bind(None, own))
-        seq += next((row[0] for row in ran), 0)
+        capture.run(cursor, statement, capture.table(cursor, statement), None, Entry(xid, branch_id))
 
 
 def rows(engine: Engine, name: str) -> list[str]:

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.schema import CreateTable
-from txcoord_rm.undo.log import undo_log
+from txcoord_rm.undo.schema import undo_log
 
 from tests.servers.fixtures import FreshUrl
 

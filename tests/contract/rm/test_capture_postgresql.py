@@ -217,8 +217,50 @@ def test_partial_and_expression_indexes(connection: Connection) -> None:
     connection.execute("CREATE UNIQUE INDEX living ON p (name) WHERE NOT gone")
     run(connection, "INSERT INTO p VALUES (1, 'a', true)")
     assert run(connection, "UPDATE p SET gone = false").keys == {"public.p(id)=(1)", "public.p(name)=(a)"}
-    connection.execute("CREATE UNIQUE INDEX folded ON p (lower(name))")
-    assert "public.p(folded)=*" in run(connection, "UPDATE p SET gone = true").keys
+    connection.execute("CREATE UNIQUE INDEX folded ON p (lower(name), (id + 1))")
+    assert run(connection, "UPDATE p SET gone = true").keys == {"public.p(id)=(1)", "public.p(name)=(a)"}
+    assert run(connection, "UPDATE p SET name = name || 'B' RETURNING name").keys == {
+        "public.p(id)=(1)", "public.p(name)=(a)", "public.p(name)=(aB)", "public.p(folded)=(a,2)", "public.p(folded)=(ab,2)",
+    }  # fmt: skip
+    connection.execute("CREATE UNIQUE INDEX inverse ON p ((1 / id)) WHERE id <> 0")
+    assert "public.p(inverse)=*" in run(connection, "INSERT INTO p VALUES (0, NULL)").keys, "it cannot be asked of every row"
+    assert "public.p(inverse)=*" not in run(connection, "UPDATE p SET name = 'x' WHERE id = 0").keys
+    assert run(connection, "DELETE FROM p WHERE id = 0").keys == {
+        "public.p(id)=(0)", "public.p(name)=(x)", "public.p(folded)=(x,1)", "public.p(inverse)=*",
+    }  # fmt: skip
+
+
+def test_an_index_whose_equality_is_not_the_columns(connection: Connection) -> None:
+    connection.execute("CREATE TABLE p (id int PRIMARY KEY, a text, b text)")
+    connection.execute("CREATE UNIQUE INDEX padded ON p (a bpchar_ops)")
+    connection.execute("CREATE UNIQUE INDEX prefixes ON p (b text_pattern_ops)")
+    assert run(connection, "INSERT INTO p VALUES (1, 'x ', 'y ')").keys == {
+        "public.p(id)=(1)", "public.p(padded)=*", 'public.p(b)=("y ")'
+    }  # fmt: skip
+
+
+def test_keys_under_an_index_of_one_partition_or_of_all_are_the_same_through_both(connection: Connection) -> None:
+    connection.execute("CREATE TABLE whole (id int PRIMARY KEY, v text, w int) PARTITION BY RANGE (id)")
+    connection.execute("CREATE TABLE low PARTITION OF whole FOR VALUES FROM (0) TO (10)")
+    connection.execute("CREATE UNIQUE INDEX folded ON whole (id, lower(v))")
+    connection.execute("CREATE UNIQUE INDEX of_low ON low (w)")
+    keys = {"public.whole(id)=(1)", "public.whole(folded)=(1,a)", "public.whole(w)=(7)"}
+    assert run(connection, "INSERT INTO whole VALUES (1, 'A', 7)").keys == keys
+    assert run(connection, "DELETE FROM low").keys == keys
+
+
+def test_keys_of_an_upsert(connection: Connection) -> None:
+    if connection.info.server_version < 180_000:
+        pytest.skip("from PostgreSQL 18 on")
+    connection.execute("CREATE TABLE doc (id int PRIMARY KEY, code text UNIQUE)")
+    upsert = "INSERT INTO doc VALUES (1, 'b'), (2, 'c') ON CONFLICT (id) DO UPDATE SET"
+    for assigned, keys in (
+        ("code = excluded.code", {"(id)=(1)", "(id)=(2)", "(code)=(a)", "(code)=(b)", "(code)=(c)"}),
+        ("id = 9", {"(id)=(1)", "(id)=(2)", "(id)=(9)", "(code)=(a)", "(code)=(c)"}),
+    ):
+        connection.execute("DELETE FROM doc")
+        connection.execute("INSERT INTO doc VALUES (1, 'a')")
+        assert run(connection, f"{upsert} {assigned}").keys == {f"public.doc{key}" for key in keys}
 
 
 def test_a_row_that_moves_to_another_partition(connection: Connection) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import NotSupportedError
 from txcoord_rm.catalogue.postgresql import query, table
-from txcoord_rm.catalogue.table import Event, Table, Unique
+from txcoord_rm.catalogue.table import Event, Expression, Table, Unique
 
 from tests.servers.fixtures import FreshUrl
 
@@ -29,6 +29,9 @@ def facts(connection: Connection, name: str) -> Table:
 def make(connection: Connection, *statements: str) -> None:
     for statement in statements:
         connection.execute(text(statement.replace("::", "\\:\\:")))
+
+
+FOLDED = (Expression("lower(b)", "text"),)
 
 
 def test_columns_and_keys(connection: Connection) -> None:
@@ -123,14 +126,91 @@ def test_foreign_keys_that_carry_a_change_on(connection: Connection) -> None:
 
 
 def test_unique_rules_that_columns_do_not_tell(connection: Connection) -> None:
-    make(connection, "CREATE TABLE t (a int PRIMARY KEY, b text)", "CREATE UNIQUE INDEX folded ON t (lower(b))")
-    assert facts(connection, "t").uniques == (Unique("folded", ()),)
-    make(connection, "DROP INDEX folded", "CREATE UNIQUE INDEX part ON t (b) WHERE a > 3")
-    assert facts(connection, "t").uniques == (Unique("part", ("b",), partial=True),)
-    make(connection, "DROP INDEX part", "ALTER TABLE t ADD CONSTRAINT apart EXCLUDE USING btree (b WITH =)")
-    assert facts(connection, "t").uniques == (Unique("apart", ()),)
-    make(connection, "ALTER TABLE t DROP CONSTRAINT apart", "CREATE UNIQUE INDEX one ON t (b) INCLUDE (a) NULLS NOT DISTINCT")
-    assert facts(connection, "t").uniques == (Unique("one", ("b",), nulls_equal=True),)
+    make(connection, "CREATE TABLE t (a int PRIMARY KEY, b text, c text)")
+    for index, expected in (
+        (
+            "UNIQUE INDEX x ON t (lower(b), a)",
+            Unique("x", (), expressions=(*FOLDED, Expression("a", "integer")), depends=("a", "b")),
+        ),
+        ("UNIQUE INDEX x ON t (lower(b)) WHERE c > ''", Unique("x", (), partial=True, depends=("b", "c"))),
+        ("UNIQUE INDEX x ON t (b) WHERE c > ''", Unique("x", ("b",), partial=True, depends=("b", "c"))),
+        ("UNIQUE INDEX x ON t (b) INCLUDE (a) NULLS NOT DISTINCT", Unique("x", ("b",), nulls_equal=True, depends=("a", "b"))),
+        ("UNIQUE INDEX x ON t (c text_pattern_ops)", Unique("x", ("c",), depends=("c",))),
+        ("UNIQUE INDEX x ON t (c bpchar_ops)", Unique("x", (), depends=("c",))),
+        ("UNIQUE INDEX x ON t ((t.* IS NULL))", Unique("x", ())),
+        ('UNIQUE INDEX x ON t (c COLLATE "POSIX")', Unique("x", ("c",), depends=("c",))),
+    ):
+        make(connection, f"CREATE {index}")
+        assert facts(connection, "t").uniques == (expected,), index
+        make(connection, "DROP INDEX x")
+    make(connection, "ALTER TABLE t ADD CONSTRAINT apart EXCLUDE USING btree (b WITH =)")
+    assert facts(connection, "t").uniques == (Unique("apart", (), depends=("b",)),)
+    make(connection, "CREATE FUNCTION f(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1'")
+    make(connection, "ALTER TABLE t DROP CONSTRAINT apart", "CREATE UNIQUE INDEX x ON t (f(b))")
+    assert facts(connection, "t").uniques == (Unique("x", (), depends=("b",)),)
+
+
+def test_unique_indexes_of_partitions(connection: Connection) -> None:
+    make(
+        connection,
+        "CREATE TABLE whole (a int PRIMARY KEY, b text, c int) PARTITION BY RANGE (a)",
+        "CREATE TABLE half PARTITION OF whole FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (a)",
+        "CREATE TABLE quarter PARTITION OF half FOR VALUES FROM (0) TO (5)",
+        "CREATE UNIQUE INDEX of_the_whole ON whole (a, lower(b))",
+        "CREATE UNIQUE INDEX of_the_quarter ON quarter (c)",
+    )
+    everywhere = Unique("of_the_whole", (), expressions=(Expression("a", "integer"), FOLDED[0]), depends=("a", "b"))
+    alone = Unique("of_the_quarter", ("c",), depends=("c",))
+    for name in ("whole", "half", "quarter"):
+        assert facts(connection, name).uniques == (everywhere, alone), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE t ADD d int",
+        "CREATE TABLE x (a int REFERENCES t ON DELETE CASCADE)",
+        "CREATE TRIGGER x BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "CREATE RULE x AS ON DELETE TO t DO INSTEAD NOTHING",
+        "CREATE UNIQUE INDEX x ON t (b)",
+        "DROP INDEX t_c",
+        "ALTER TABLE t ALTER a TYPE numeric",
+        "ALTER TABLE t ALTER g DROP EXPRESSION",
+        "ALTER TABLE first ENABLE TRIGGER off",
+        "CREATE TABLE second PARTITION OF whole FOR VALUES FROM (10) TO (20)",
+        "CREATE UNIQUE INDEX x ON first (b)",
+        "CREATE TABLE x () INHERITS (t)",
+    ],
+)
+def test_a_table_that_was_altered_is_noticed(connection: Connection, change: str) -> None:
+    make(
+        connection,
+        "CREATE TABLE t (a int PRIMARY KEY, b int, c int, g int GENERATED ALWAYS AS (b + 1) STORED)",
+        "CREATE UNIQUE INDEX t_c ON t (c)",
+        "CREATE TABLE whole (a int PRIMARY KEY, b int) PARTITION BY RANGE (a)",
+        "CREATE TABLE first PARTITION OF whole FOR VALUES FROM (0) TO (10)",
+        "CREATE TRIGGER off BEFORE UPDATE ON first FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "ALTER TABLE first DISABLE TRIGGER off",
+    )
+    name = "whole" if "whole" in change or "first" in change else "t"
+    seen = facts(connection, name)
+    assert connection.exec_driver_sql(f"SELECT {seen.altered}").scalar_one() is False
+    make(connection, change)
+    assert connection.exec_driver_sql(f"SELECT {seen.altered}").scalar_one() is True
+    if not (now := facts(connection, name)).obstacle:
+        assert connection.exec_driver_sql(f"SELECT {now.altered}").scalar_one() is False
+
+
+def test_a_default_that_may_write(connection: Connection) -> None:
+    make(
+        connection,
+        "CREATE SEQUENCE s",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION g() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TABLE t (a int PRIMARY KEY DEFAULT nextval('s'), b int DEFAULT f() + 1, c int DEFAULT g(), "
+        "d float DEFAULT random())",
+    )
+    assert [column.writer for column in facts(connection, "t").columns] == ["", "f", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +224,13 @@ def test_unique_rules_that_columns_do_not_tell(connection: Connection) -> None:
         ("CREATE TABLE p (a int PRIMARY KEY); CREATE TABLE t (PRIMARY KEY (a)) INHERITS (p)", "t", "inherits"),
         ("CREATE TABLE t (a int PRIMARY KEY); CREATE RULE r AS ON DELETE TO t DO INSTEAD NOTHING", "t", "rules"),
         ("CREATE SEQUENCE s", "s", "sequence"),
+        (
+            "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER far FOREIGN DATA WRAPPER w; "
+            "CREATE TABLE t (a int, b int) PARTITION BY RANGE (a); "
+            "CREATE FOREIGN TABLE f PARTITION OF t FOR VALUES FROM (1) TO (2) SERVER far",
+            "t",
+            "a partition of it is a foreign table",
+        ),
     ],
 )
 def test_what_cannot_be_captured_at_all(connection: Connection, statement: str, name: str, obstacle: str) -> None:

@@ -58,8 +58,11 @@ def place(session: Session) -> int:
     order = Order(customer="bob", lines=[Line(sku=f"sku{n}", quantity=n) for n in range(5)])
     session.add(order)
     session.flush()
-    assert session.execute(update(Stock).where(Stock.sku == "apple").values(free=Stock.free - 3)).rowcount == 1
-    found = session.execute(text("UPDATE stock SET free = free - 1 WHERE sku IN (:a, :b)"), {"a": "o'pear:y", "b": "50% off"})
+    taken: Any = session.execute(update(Stock).where(Stock.sku == "apple").values(free=Stock.free - 3))
+    assert taken.rowcount == 1
+    found: Any = session.execute(
+        text("UPDATE stock SET free = free - 1 WHERE sku IN (:a, :b)"), {"a": "o'pear:y", "b": "50% off"}
+    )
     assert found.rowcount == 2
     ann = session.scalars(select(Order).where(Order.customer == "ann")).one()
     ann.customer = "anna"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from txcoord_proto.v1.operator_pb2 import LocksReply, LocksRequest
 from txcoord_rm import enroll
@@ -42,10 +42,14 @@ class World:
         self.is_async = any(f"+{driver}" in url for driver in ASYNC)
         self.loop = asyncio.new_event_loop()
         self.outside = create_engine(plain_url)
-        self.engine = create_async_engine(url, **options) if self.is_async else create_engine(url, **options)
-        enroll(self.engine, client, mode=mode)
-        self.run(self._start()) if self.is_async else client.start()
-        found = resource_of_engine(self.engine.sync_engine if isinstance(self.engine, AsyncEngine) else self.engine)
+        self.aengine = create_async_engine(url, **options) if self.is_async else None
+        self.engine: Any = self.aengine.sync_engine if self.aengine is not None else create_engine(url, **options)
+        enroll(self.aengine or self.engine, client, mode=mode)
+        if self.is_async:
+            self.run(self._start())
+        else:
+            client.start()
+        found = resource_of_engine(self.engine)
         assert found is not None
         self.resource = found
         self._operator = Coordinator((address,), "", None, 10.0)
@@ -55,9 +59,9 @@ class World:
         self.client.start()
 
     def close(self) -> None:
-        if self.is_async:
+        if self.aengine is not None:
             self.run(self.client.aclose())
-            self.run(self.engine.dispose())
+            self.run(self.aengine.dispose())
         else:
             self.client.close()
             self.engine.dispose()
@@ -91,7 +95,7 @@ class World:
         try:
             async with self.client.global_transaction(name="test") as self.last:
                 for work in works:
-                    async with AsyncSession(self.engine) as session:  # type: ignore[arg-type]
+                    async with AsyncSession(self.aengine) as session:
                         results.append(await session.run_sync(work))
                         await session.commit()
                 if undo:
@@ -110,7 +114,7 @@ class World:
             return result
 
     async def _alocally(self, work: Callable[[Session], T]) -> T:
-        async with AsyncSession(self.engine) as session:  # type: ignore[arg-type]
+        async with AsyncSession(self.aengine) as session:
             result = await session.run_sync(work)
             await session.commit()
             return result

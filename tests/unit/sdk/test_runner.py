@@ -66,6 +66,8 @@ class Books:
     errors: list[Exception] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
 
+    gathers: float = 0.0
+
     def is_async(self, command: Command) -> bool:
         """See `BatchParticipant.is_async`."""
         return self.awaited

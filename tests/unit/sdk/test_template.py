@@ -59,12 +59,10 @@ class Script:
         self.asked.append(what)
         answers = self._answers[kind]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(answer, BaseException):
-            sink(None, answer)
-            return
-        if beginning is not None and not beginning.xid:
+        failed = isinstance(answer, BaseException)
+        if beginning is not None and not beginning.xid and not failed:
             beginning.xid = f"g.1.{len(self.begun)}"
-        sink(answer, None)
+        sink(*((None, answer) if failed else (answer, None)))
 
     def begin(self, beginning: Beginning, sink: Sink) -> None:
         self._answer("begin", "begin", sink, beginning)
@@ -92,8 +90,7 @@ def ask(start: Callable[[Sink], None]) -> tuple[object, BaseException | None]:
     """The answer to a request that is answered at once."""
     heard: list[tuple[object, BaseException | None]] = []
     start(lambda answer, error: heard.append((answer, error)))
-    (only,) = heard
-    return only
+    return heard.pop()
 
 
 def walk(steps: Steps[Any], pauses: list[float] | None = None) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import click
+from txcoord_proto.terminal import show_document
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_proto.v1 import operator_pb2 as op
 
 from txcoord_server.commands.card import show_card, status_name
 from txcoord_server.commands.coordinator import Coordinator, connected
-from txcoord_server.commands.document import document, show_document
+from txcoord_server.commands.document import document
 
 _xid = click.argument("xid")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")

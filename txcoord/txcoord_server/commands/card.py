@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import click
+from txcoord_proto.terminal import coloured, moment, span, table
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_proto.v1 import operator_pb2 as op
-
-from txcoord_server.commands.table import coloured, moment, span, table
 
 
 def status_name(transaction: pb.Transaction) -> str:

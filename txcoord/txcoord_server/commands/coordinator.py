@@ -5,23 +5,21 @@ from __future__ import annotations
 import functools
 import getpass
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import click
 import grpc
 from google.protobuf.message import Message
 from txcoord_proto.errors import CoordinatorUnreachableError, NotLeaderError, NotReadyError, TxcoordError, from_wire
 from txcoord_proto.headers import AUTHORIZATION, ERROR_DETAIL, SERVICE
+from txcoord_proto.terminal import as_json, errors_end_it
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
 from txcoord_server.commands.channel import PEM, Tls, open_channel
-from txcoord_server.commands.document import show_error
 
-P = ParamSpec("P")
 R = TypeVar("R", bound=Message)
 
 _PAUSE = 0.2
@@ -148,22 +146,6 @@ _CONNECTION = (
     ),
     click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for an answer."),
 )  # fmt: skip
-
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
-
-
-def errors_end_it(command: Callable[P, None]) -> Callable[P, None]:
-    """Have an error end the command with one line and exit code 1, never with a traceback."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except TxcoordError as error:
-            show_error(error, bool(kwargs.get("as_json")))
-            sys.exit(1)
-
-    return run
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from enum import StrEnum
 
 import click
 from txcoord_proto.errors import NotLeaderError, TxcoordError
+from txcoord_proto.terminal import Check, Verdict, age, end_with, span
 from txcoord_proto.v1 import operator_pb2 as op
 
 from txcoord_server.commands.coordinator import Coordinator, connected
-from txcoord_server.commands.document import show_document
-from txcoord_server.commands.table import age, coloured, span
 
 _CLOCK = 2_000
 """Milliseconds by which clocks may differ before it is worth a word."""
@@ -22,38 +18,11 @@ _OLD = 3_600_000
 _SLOW = 500
 
 
-class Verdict(StrEnum):
-    """What a check found."""
-
-    OK = "ok"
-    """As it should be."""
-    WARNING = "warning"
-    """Worth knowing; nothing is wrong."""
-    WRONG = "wrong"
-    """Somebody has to do something."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A check and its verdict."""
-
-    name: str
-    verdict: Verdict
-    text: str
-
-
 @click.command("doctor", short_help="Is anything wrong? A verdict a line.")
 @connected
 def doctor_command(coordinator: Coordinator, as_json: bool) -> None:
     """Check coordinators, store, standby, clocks, stuck transactions and resources; exit code 1 when something is wrong."""
-    checks = list(_examine(coordinator))
-    well = all(check.verdict is not Verdict.WRONG for check in checks)
-    if as_json:
-        show_document({"well": well, "checks": [asdict(check) for check in checks]})
-    else:
-        for check in checks:
-            click.echo(f"{coloured(check.verdict)}{' ' * (8 - len(check.verdict))} {check.name:<11} {check.text}")
-    sys.exit(0 if well else 1)
+    end_with(list(_examine(coordinator)), as_json)
 
 
 def _examine(coordinator: Coordinator) -> Iterator[Check]:

@@ -1,14 +1,11 @@
-"""The JSON form of what the commands show: one document, fields named as on the wire, which only ever adds some."""
+"""The JSON form of messages: fields named as on the wire, which only ever adds some."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-import click
 from google.protobuf.message import Message
-from txcoord_proto.errors import TxcoordError
 
 
 def document(message: Message) -> dict[str, Any]:
@@ -24,15 +21,3 @@ def _value(field: Any, value: Any) -> Any:
     if isinstance(value, str | int | float):
         return field.enum_type.values_by_number[value].name if field.enum_type is not None else value
     return [_value(field, item) for item in value]
-
-
-def show_document(values: Mapping[str, Any]) -> None:
-    """Print a document."""
-    click.echo(json.dumps(values, indent=2, ensure_ascii=False))
-
-
-def show_error(error: TxcoordError, as_json: bool) -> None:
-    """Print an error: one line for people, a document for programs."""
-    if as_json:
-        show_document({"error": {"code": error.code, "message": error.message, "details": error.details}})
-    click.echo(f"Error: {' '.join(error.message.split())} [{error.code}]", err=True)

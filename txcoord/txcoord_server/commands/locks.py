@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import click
+from txcoord_proto.terminal import cut, show_document, table, width
 from txcoord_proto.v1 import operator_pb2 as op
 
 from txcoord_server.commands.coordinator import Coordinator, connected
-from txcoord_server.commands.document import document, show_document
-from txcoord_server.commands.table import cut, table, width
+from txcoord_server.commands.document import document
 
 
 @click.command("locks", short_help="List global locks, holders and waiters.")

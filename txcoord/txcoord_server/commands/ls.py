@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 from txcoord_proto.status import BranchStatus, GlobalStatus
+from txcoord_proto.terminal import age, cut, show_document, table, width
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_proto.v1 import operator_pb2 as op
 
 from txcoord_server.commands.card import status_name
 from txcoord_server.commands.coordinator import Coordinator, connected
-from txcoord_server.commands.document import document, show_document
-from txcoord_server.commands.table import age, cut, table, width
+from txcoord_server.commands.document import document
 
 _ENDED = (BranchStatus.SETTLED, BranchStatus.FORCED, BranchStatus.FAILED)
 

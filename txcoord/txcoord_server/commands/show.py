@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import click
+from txcoord_proto.terminal import show_document
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_proto.v1 import operator_pb2 as op
 
 from txcoord_server.commands.card import show_card
 from txcoord_server.commands.coordinator import Coordinator, connected
-from txcoord_server.commands.document import document, show_document
+from txcoord_server.commands.document import document
 
 
 @click.command("show", short_help="Show one: why it is where it is, and what happens next.")

@@ -9,10 +9,8 @@ from typing import TypeVar
 
 import click
 from txcoord_proto.errors import ConfigurationError
+from txcoord_proto.terminal import as_json, errors_end_it, moment, show_document, table
 
-from txcoord_server.commands.coordinator import as_json, errors_end_it
-from txcoord_server.commands.document import show_document
-from txcoord_server.commands.table import moment, table
 from txcoord_server.domain.limits import MAX_SERVICE, MAX_TOKEN_NAME, check_text
 from txcoord_server.domain.tokens import Token
 from txcoord_server.rpc.auth import new_token, token_hash

@@ -35,7 +35,7 @@ def foreseen(statement: Statement, table: Table, changed: Iterable[str], paramet
         return None
     keys = Keys(table)
     primary, *others = keys.needs(Event(statement.verb.value), changed)
-    if any(need.columns for need in others) or (statement.verb is Verb.UPDATE and primary.moved):
+    if any(not need.shared for need in others) or (statement.verb is Verb.UPDATE and primary.moved):
         return None
     values = [_values(statement, table.column(name), parameters) for name in table.primary_key]
     if any(found is None for found in values):
@@ -43,7 +43,7 @@ def foreseen(statement: Statement, table: Table, changed: Iterable[str], paramet
     rows = list(islice(product(*(found or () for found in values)), _MOST + 1))
     if len(rows) > _MOST:
         return None
-    return frozenset([keys.known(row) for row in rows] + [keys.shared(need.index) for need in others if rows])
+    return frozenset([keys.known(row) for row in rows] + [keys.shared(need) for need in others if rows])
 
 
 def _values(statement: Statement, column: Column, parameters: Any) -> list[str] | None:

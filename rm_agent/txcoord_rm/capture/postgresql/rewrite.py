@@ -112,6 +112,13 @@ def _check(statement: Statement, table: Table, version: int) -> None:
         if column.identity and column.name in statement.assigned:
             raise refuse(statement.sql, f"{name}.{column.name} is numbered by the database and cannot be set back")
     now, then = _events(statement, table)
+    for column in table.columns:
+        if column.writer and (statement.verb is Verb.INSERT or column.name in statement.assigned):
+            raise refuse(
+                statement.sql,
+                f"the default of {name}.{column.name} calls {column.writer}(), which may write rows",
+                "declare the function STABLE if it only reads",
+            )
     effects = [table.carried_on(event, table.follows(statement.assigned)) for event in now]
     effects += [table.triggered(event) for event in (*now, *then)]
     if effect := next(filter(None, effects), ""):
@@ -193,7 +200,7 @@ class _Rewriter:
         A name is resolved where the statement is parsed, as its own are; that of the table stays right with a prepared statement.
         """
         name = literal(".".join(quoted(part) for part in self.target.parts))
-        wrong = {TABLE: f"{name}::regclass::oid <> {self.table.oid}"} | (_SETTINGS if first else {})
+        wrong = {TABLE: f"{name}::regclass::oid <> {self.table.oid} OR {self.table.altered}"} | (_SETTINGS if first else {})
         cases = ", ".join(f"CASE WHEN {condition} THEN {literal(name)} END" for name, condition in wrong.items())
         self.splice.ours(f"SELECT concat_ws(', ', {cases}) AS txcoord_unfit")
         if limited:
@@ -241,13 +248,15 @@ class _Rewriter:
         changed = may_change(self.s, self.table)
         keys = self.keys.expressions(Event(verb.value), changed, old, new)
         if verb is Verb.INSERT and self.s.assigned:
-            keys += [key for key in self.keys.expressions(Event.UPDATE, changed, old, new) if key not in keys]
-            before = f"CASE WHEN {old.cell(self.table.primary_key[0])} IS NULL THEN NULL ELSE {before} END"
+            absent = f"{old.cell(self.table.primary_key[0])} IS NULL"
+            keys += self.keys.expressions(Event.UPDATE, changed, Row(old.name, absent=absent), new)
+            before = f"CASE WHEN {absent} THEN NULL ELSE {before} END"
         elif verb is Verb.INSERT:
             before = "NULL::text"
         elif verb is Verb.DELETE:
             after = "NULL::text"
-        self.splice.ours(f"array_remove(ARRAY[{', '.join(keys)}]::text[], NULL), {before}, {after}")
+        array = f"ARRAY[{', '.join(dict.fromkeys(keys))}]::text[]"
+        self.splice.ours(f"array_remove({array}, NULL), {before}, {after}" if "NULL" in array else f"{array}, {before}, {after}")
 
     def _says_old_or_new(self) -> bool:
         """Whether the application's RETURNING may use these names itself."""
@@ -264,7 +273,8 @@ class _Rewriter:
         s, splice, here = self.s, self.splice, Row(self.reference)
         only = "ONLY " if self.target.only else ""
         alias = f" AS {self.target.alias}" if self.target.alias else ""
-        needed = {*self.image, *self.table.primary_key, *(name for unique in self.table.uniques for name in unique.columns)}
+        needed = {*self.image, *self.table.primary_key}
+        needed.update(name for unique in self.table.uniques for name in (*unique.columns, *unique.depends))
         old = Row("txcoord_b", {name: f"txcoord_c{n}" for n, name in enumerate(sorted(needed))})
         splice.ours(f"UPDATE {only}").theirs(self.target.name).ours(f"{alias} SET ").theirs(s.set).ours(" FROM ")
         if s.others is not None:

@@ -1,14 +1,26 @@
-"""Tables, times and ages for a terminal of 100 columns; plain text when it is not one."""
+"""What commands of both programs show: tables, times and ages for a terminal of 100 columns, documents for programs, and errors.
+
+Text is plain where the output is no terminal.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from enum import StrEnum
+from typing import Any, NoReturn, ParamSpec
 
 import click
+
+from txcoord_proto.errors import TxcoordError
+
+P = ParamSpec("P")
 
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms"))
 _COLOURS = {
@@ -77,3 +89,68 @@ def coloured(word: str) -> str:
     """A word in the colour of what it means, if it has one."""
     colour = _COLOURS.get(word)
     return click.style(word, fg=colour) if colour else word
+
+
+# ---------------------------------------------------------------- documents and errors
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+
+
+def show_document(values: Mapping[str, Any]) -> None:
+    """Print a document."""
+    click.echo(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def show_error(error: TxcoordError, as_json: bool) -> None:
+    """Print an error: one line for people, a document for programs."""
+    if as_json:
+        show_document({"error": {"code": error.code, "message": error.message, "details": error.details}})
+    click.echo(f"Error: {' '.join(error.message.split())} [{error.code}]", err=True)
+
+
+def errors_end_it(command: Callable[P, None]) -> Callable[P, None]:
+    """Have an error end the command with one line and exit code 1, never with a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except TxcoordError as error:
+            show_error(error, bool(kwargs.get("as_json")))
+            sys.exit(1)
+
+    return run
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+class Verdict(StrEnum):
+    """What a check found."""
+
+    OK = "ok"
+    """As it should be."""
+    WARNING = "warning"
+    """Worth knowing; nothing is wrong."""
+    WRONG = "wrong"
+    """Somebody has to do something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check and its verdict."""
+
+    name: str
+    verdict: Verdict
+    text: str
+
+
+def end_with(checks: Sequence[Check], as_json: bool) -> NoReturn:
+    """Show what was checked, a line each, and end the command: with exit code 1 when something is wrong."""
+    well = all(check.verdict is not Verdict.WRONG for check in checks)
+    if as_json:
+        show_document({"well": well, "checks": [asdict(check) for check in checks]})
+    else:
+        for check in checks:
+            click.echo(f"{coloured(check.verdict)}{' ' * (8 - len(check.verdict))} {check.name:<11} {check.text}")
+    sys.exit(0 if well else 1)
