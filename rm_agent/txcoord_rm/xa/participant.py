@@ -5,7 +5,7 @@ Any process that serves it gets the commands of all its branches, whatever mode 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from txcoord_sdk.client import Client
@@ -28,12 +28,19 @@ class DatabaseParticipant:
     Args:
         at: Of AT branches.
         xa: Of XA branches.
+        is_waited_for: Whether there may be XA branches: their commits hold rows, and somebody waits for them.
     """
 
-    def __init__(self, at: AtParticipant, xa: XaSecondPhase) -> None:
+    def __init__(self, at: AtParticipant, xa: XaSecondPhase, is_waited_for: Callable[[], bool]) -> None:
         self.database = at.database
         self._at = at
         self._xa = xa
+        self._is_waited_for = is_waited_for
+
+    @property
+    def gathers(self) -> float:
+        """See `BatchParticipant.gathers`."""
+        return 0.0 if self._is_waited_for() else self._at.gathers
 
     def is_async(self, command: Command) -> bool:
         """See `BatchParticipant.is_async`."""
@@ -89,7 +96,7 @@ def serve(client: Client, xa: XaResource, undoes: bool) -> None:
 
     def ready(database_id: str) -> None:
         second_phase = XaSecondPhase(database, xa.preparing, resource_of(database_id))
-        client.serve(resource_of(database_id), DatabaseParticipant(AtParticipant(database), second_phase))
+        client.serve(resource_of(database_id), DatabaseParticipant(AtParticipant(database), second_phase, lambda: xa.used))
         keep_clean(client, database)
         if undoes:
             keep_clean(client, database, UNDO_LOG)

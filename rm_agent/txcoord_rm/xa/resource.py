@@ -53,7 +53,8 @@ class XaResource:
         self.mode = mode
         self.preparing = preparing_for(dialect)
         self.statements = Statements(flavour_of(dialect), resource.database.dialect)
-        self._used = mode is Mode.XA
+        self.used = mode is Mode.XA
+        """Whether there may be XA branches of this process."""
         self._checked = False
         self._when_used: Callable[[], None] | None = None
 
@@ -66,14 +67,14 @@ class XaResource:
         if self._checked:
             return
         self.preparing.check(cursor)
-        self._checked = self._used = True
+        self._checked = self.used = True
         if self._when_used is not None:
             self._when_used()
 
     def when_used(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when the engine is used in XA mode, and now if that may be so already."""
         self._when_used = callback
-        if self._used:
+        if self.used:
             callback()
 
     def identifier(self, xid: str, branch_id: int) -> Identifier:
