@@ -58,5 +58,7 @@ def make_world(
         "CREATE TABLE account (id integer PRIMARY KEY, owner varchar(20) NOT NULL, balance integer NOT NULL)",
         "INSERT INTO account VALUES (1, 'ann', 100), (2, 'bob', 100), (3, 'cid', 100)",
     )
+    database = made.resource.database
+    made.run(database.aprepare()) if made.is_async else database.prepare()
     yield made
     made.close()
