@@ -17,7 +17,7 @@ from txcoord_rm.undo.log import metadata
 from txcoord_rm.xa.hook import xa_of_engine
 from txcoord_rm.xa.mode import Mode, mode_of
 from txcoord_rm.xa.participant import serve
-from txcoord_rm.xa.resource import XaResource
+from txcoord_rm.xa.resource import XaResource, preparing_for
 
 LOCK_WAIT = 10.0
 
@@ -63,6 +63,8 @@ def enroll(
         client.bind(engine, name=name)
         database = client.databases.get(name)
     dialect = sync_engine.dialect
+    if wanted is Mode.XA:
+        preparing_for(dialect)
     capture: Any = None if wanted is Mode.XA and dialect.name != "postgresql" else capture_for(dialect)
     resource = Resource(client, database, flavour_of(dialect), capture, lock_wait)
     if dialect.name == "sqlite" and wanted is Mode.AT:

@@ -202,6 +202,12 @@ class XaDialect(WatchedDialect):
             return True
         return isinstance(error, self.loaded_dbapi.Error) and not self.is_disconnect(error, dbapi_connection, None)
 
+    def do_begin_twophase(self, connection: Connection, xid: Any) -> None:
+        """Refuse what SQLAlchemy would prepare by itself, inside a global transaction."""
+        if current() is not None:
+            raise ConfigurationError("a two-phase transaction of the session (twophase=True) cannot take part: use a plain one")
+        super().do_begin_twophase(connection, xid)
+
     def do_rollback(self, dbapi_connection: Any) -> None:
         """See `WatchedDialect.do_rollback`."""
         branch = xa_branch(self._txcoord_open.get(id(dbapi_connection.dbapi_connection))) if self._txcoord_open else None

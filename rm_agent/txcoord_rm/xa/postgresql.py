@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from txcoord_proto.errors import ConfigurationError, TxcoordError, UnsupportedSqlError
 from txcoord_sdk.local_transaction import OWN
@@ -15,9 +15,7 @@ from txcoord_sdk.local_transaction import OWN
 from txcoord_rm.xa.identifier import Identifier, parse
 
 _UNDEFINED = "42704"
-_LISTED = text("SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE :prefix").bindparams(
-    bindparam("prefix")
-)
+_LISTED = text("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() AND gid LIKE :prefix")
 _DISABLED = ConfigurationError(
     "this PostgreSQL prepares no transactions (max_prepared_transactions = 0): set max_prepared_transactions to at least "
     "max_connections in postgresql.conf and restart it, or use mode='at'"
