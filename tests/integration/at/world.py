@@ -33,10 +33,13 @@ class World:
         url: Of its database, with a driver.
         plain_url: The same with a synchronous driver, for looking at it from outside.
         mode: Of its local transactions.
+        starts: Whether the client starts, so that it serves the database.
         options: Further arguments of the engine.
     """
 
-    def __init__(self, client: Client, address: str, url: str, plain_url: str, mode: str = "at", **options: Any) -> None:
+    def __init__(
+        self, client: Client, address: str, url: str, plain_url: str, mode: str = "at", starts: bool = True, **options: Any
+    ) -> None:
         self.client = client
         self.url = url
         self.is_async = any(f"+{driver}" in url for driver in ASYNC)
@@ -45,9 +48,9 @@ class World:
         self.aengine = create_async_engine(url, **options) if self.is_async else None
         self.engine: Any = self.aengine.sync_engine if self.aengine is not None else create_engine(url, **options)
         enroll(self.aengine or self.engine, client, mode=mode)
-        if self.is_async:
+        if self.is_async and starts:
             self.run(self._start())
-        else:
+        elif starts:
             client.start()
         found = resource_of_engine(self.engine)
         assert found is not None

@@ -48,12 +48,13 @@ def make_world(
     connected: Callable[..., Client],
     coordinator: CoordinatorProcess,
     mode: str = "xa",
+    starts: bool = True,
 ) -> Iterator[World]:
-    """A world on `server+driver`, with a table of accounts."""
+    """A world on `server+driver`, with a table of accounts; it serves the database only if it `starts`."""
     server, driver = where.split("+")
     fresh: FreshUrl = request.getfixturevalue(f"fresh_{server}_url")
     plain = fresh(PLAIN[server])
-    made = World(connected(), coordinator.address, plain.replace(f"+{PLAIN[server]}", f"+{driver}"), plain, mode)
+    made = World(connected(), coordinator.address, plain.replace(f"+{PLAIN[server]}", f"+{driver}"), plain, mode, starts)
     made.script(
         "CREATE TABLE account (id integer PRIMARY KEY, owner varchar(20) NOT NULL, balance integer NOT NULL)",
         "INSERT INTO account VALUES (1, 'ann', 100), (2, 'bob', 100), (3, 'cid', 100)",
