@@ -20,10 +20,14 @@ def main() -> None:
     with client:
         print("ready", flush=True)
         for line in sys.stdin:  # the XID of a transaction to pay in
-            with joined({"txcoord-xid": line.strip()}, client=client), Session(engine) as session:
-                pay(1, 10)(session)
-                session.commit()
-            print("paid", flush=True)
+            try:
+                with joined({"txcoord-xid": line.strip()}, client=client), Session(engine) as session:
+                    pay(1, 10)(session)
+                    session.commit()
+            except ConnectionError:  # of a failpoint
+                print("failed", flush=True)
+            else:
+                print("paid", flush=True)
 
 
 if __name__ == "__main__":

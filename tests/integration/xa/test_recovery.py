@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 from txcoord_proto.errors import CoordinatorUnreachableError, NotActiveError, RolledBackError
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk import Client, GlobalTransaction, connect, current_headers, joined
@@ -38,10 +39,12 @@ class Scene:
         if self.clerk._process is None:
             launch(self.clerk)
         self.clerk.say(transaction.xid())
-        if failpoints.startswith("xa.prepare"):
+        assert self.clerk.process.stdout is not None
+        if failpoints.startswith("xa.prepare=unknown"):
+            assert self.clerk.process.stdout.readline() == "failed\n", self.clerk.log()
+        elif failpoints:
             wait_until(lambda: self.clerk.dead, 20, "its death")
         else:
-            assert self.clerk.process.stdout is not None
             assert self.clerk.process.stdout.readline() == "paid\n", self.clerk.log()
         return transaction
 
@@ -67,6 +70,12 @@ def scene(
     next(worlds, None)
 
 
+def in_session(world: World, work: Callable[[Session], None]) -> None:
+    with Session(world.engine) as session:
+        work(session)
+        session.commit()
+
+
 def settled(scene: Scene, transaction: GlobalTransaction) -> None:
     wait_until(lambda: scene.status(transaction).settled_at, 20, "its settlement")
 
@@ -78,7 +87,7 @@ def test_killed_around_prepare(scene: Scene, moment: str) -> None:
     assert len(prepared(scene.world)) == was_prepared
     scene.world.client.start()
     settled(scene, transaction)
-    assert scene.status(transaction).reason == "TIMEOUT"
+    assert scene.status(transaction).reason == ("BRANCH_UNKNOWN" if moment == "unknown" else "TIMEOUT")
     assert prepared(scene.world) == []
     assert balances(scene.world) == [100, 100, 100]
 
@@ -124,12 +133,13 @@ def test_the_coordinator_is_gone_when_a_branch_registers(
             worlds = make_world(request, f"{server}+{PLAIN[server]}", short, coordinator)
             world = next(worlds)
 
-            def work(session: object, coordinator: CoordinatorProcess = coordinator, world: World = world) -> None:
+            def work(session: Session, coordinator: CoordinatorProcess = coordinator) -> None:
                 coordinator.kill()
-                pay(1, 10)(session)  # type: ignore[arg-type]
+                pay(1, 10)(session)
 
-            with pytest.raises(CoordinatorUnreachableError) as caught:
-                world.globally(pay(2, 5), work)
+            with pytest.raises(CoordinatorUnreachableError) as caught, world.client.global_transaction(timeout=4.0):
+                in_session(world, pay(2, 5))
+                in_session(world, work)
             assert caught.value.retryable
             assert balances(world) == [100, 100, 100]
             coordinator.start()
@@ -150,7 +160,7 @@ def test_two_services_in_one_transaction(
     def call(_: object) -> None:
         headers = current_headers()
         with entered(None), joined(headers, client=second.client):
-            second_session(second)
+            in_session(second, pay(2, 10))
 
     first.globally(pay(1, -10), call, undo=undo)
     assert balances(first) == [100 if undo else 90, 100, 100]
@@ -160,18 +170,8 @@ def test_two_services_in_one_transaction(
         next(iterator, None)
 
 
-def second_session(world: World) -> None:
-    from sqlalchemy.orm import Session
-
-    with Session(world.engine) as session:
-        pay(2, 10)(session)
-        session.commit()
-
-
 def test_a_rollback_before_prepare(sync_world: World) -> None:
     """The coordinator rolls back while the local transaction is open: it cannot be prepared any more."""
-    from sqlalchemy.orm import Session
-
     transaction = sync_world.client.new_transaction("late", 30.0, "", 0)
     other = sync_world.client.joined_transaction(transaction.xid())
     with entered(other), Session(sync_world.engine) as session:
@@ -187,12 +187,11 @@ def test_a_rollback_before_prepare(sync_world: World) -> None:
 
 
 def test_a_transaction_whose_branch_is_not_prepared_in_time_is_rolled_back(sync_world: World) -> None:
-    from sqlalchemy.orm import Session
-
-    with pytest.raises(RolledBackError), sync_world.client.global_transaction(timeout=1.5) as transaction:
-        with Session(sync_world.engine) as session:
-            pay(1, 10)(session)
-            session.commit()
-        wait_until(lambda: sync_world.client.status(transaction.xid()).decision, 10, "the deadline")
+    transaction = sync_world.client.new_transaction("late", 1.5, "", 0)
+    with entered(transaction):
+        in_session(sync_world, pay(1, 10))
+    wait_until(lambda: sync_world.client.status(transaction.xid()).decision, 10, "the deadline")
+    with pytest.raises(RolledBackError):
+        transaction.commit()
     assert balances(sync_world) == [100, 100, 100]
     assert prepared(sync_world) == []
