@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine
 from txcoord_proto.errors import ConfigurationError, TransactionEndedError
 from txcoord_sdk.context import current
-from txcoord_sdk.local_transaction import WatchedDialect, commits_by_itself, enlist, open_state
+from txcoord_sdk.local_transaction import WatchedDialect, check_can_enlist, commits_by_itself, enlist, open_state
 from txcoord_sdk.tcc.branch import current_branch
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
@@ -21,6 +21,7 @@ from txcoord_rm.at.branch import LocalBranch
 from txcoord_rm.at.cursor import Cursor
 from txcoord_rm.capture.port import Result
 from txcoord_rm.xa.hook import XaDialect
+from txcoord_rm.xa.locked import LockedXaBranch
 
 if TYPE_CHECKING:
     from txcoord_rm.at.resource import Resource
@@ -62,7 +63,7 @@ class EnrolledContext:
             return cursor
         if self.execution_options.get("txcoord_own") or current_branch() is not None:
             return cursor
-        if dialect._txcoord_takes_xa(self.root_connection, transaction):
+        if not dialect._txcoord_locks and dialect._txcoord_takes_xa(self.root_connection, transaction):
             return cursor  # the dialect sees the statement
         local = _Local(self, transaction)
         if transaction is None and local.known() is None:
@@ -84,7 +85,7 @@ class _Local:
     def known(self) -> LocalBranch | None:
         """See `Local.known`."""
         state = open_state(self._connection)
-        return None if state is None else next((e for e in state.enlistments if type(e) is LocalBranch), None)
+        return None if state is None else next((e for e in state.enlistments if isinstance(e, LocalBranch)), None)
 
     def read(self) -> None:
         """See `Local.read`."""
@@ -97,6 +98,8 @@ class _Local:
         """See `Local.run`."""
         if commits_by_itself(self._connection):
             assert self._transaction is not None, "without one there is no captured cursor"
+            if self._dialect._txcoord_takes_xa(self._connection, self._transaction):
+                check_can_enlist(self._connection)  # which refuses it
             return LoneBranch(self._dialect._txcoord_resource, self._transaction, self._connection).run(cursor, work)
         return work(self._branch())
 
@@ -116,7 +119,11 @@ class _Local:
                 f"this local transaction has written before the global one began ({seen[:_SHOWN]!r}), which a global rollback "
                 "would not undo: commit it first, or begin the global transaction before it"
             )
-        branch = LocalBranch(self._dialect._txcoord_resource, transaction, self._connection, fresh=seen is None)
+        kind: type[LocalBranch] = LocalBranch
+        owner = self._dialect._txcoord_resource
+        if self._dialect._txcoord_takes_xa(self._connection, transaction):
+            kind, owner = LockedXaBranch, self._dialect._txcoord_xa
+        branch = kind(owner, transaction, self._connection, seen is None)
         enlist(self._connection, branch)
         return branch
 

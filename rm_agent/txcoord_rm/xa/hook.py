@@ -17,7 +17,9 @@ from txcoord_sdk.tcc.branch import current_branch
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 from txcoord_rm.xa.branch import XaBranch
+from txcoord_rm.xa.locked import LockedXaBranch
 from txcoord_rm.xa.mode import Mode, current_mode
+from txcoord_rm.xa.preparation import Preparation
 from txcoord_rm.xa.statements import Effect
 
 if TYPE_CHECKING:
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 _SHOWN = 200
 
 
-def xa_branch(state: LocalState | None) -> XaBranch | None:
+def xa_branch(state: LocalState | None) -> XaBranch | LockedXaBranch | None:
     """The branch that a local transaction is to be prepared as."""
-    return None if state is None else next((e for e in state.enlistments if type(e) is XaBranch), None)
+    if state is None:
+        return None
+    return next((e for e in state.enlistments if isinstance(e, (XaBranch, LockedXaBranch))), None)
 
 
 def xa_of_engine(engine: Engine) -> XaResource | None:
@@ -60,6 +64,11 @@ class XaDialect(WatchedDialect):
         wanted = current_mode() or (Mode.AT if self._txcoord_xa is None else self._txcoord_xa.mode)
         return transaction is not None and wanted is Mode.XA
 
+    @property
+    def _txcoord_locks(self) -> bool:
+        """Whether branches of XA take global locks, so that their statements are captured."""
+        return self._txcoord_xa is not None and self._txcoord_xa.locks
+
     def _txcoord_execute(self, execute: Callable[..., None], cursor: Any, statement: str, *rest: Any) -> None:
         """See `WatchedDialect._txcoord_execute`."""
         context = rest[-1]
@@ -67,7 +76,7 @@ class XaDialect(WatchedDialect):
         if context is not None and not context.execution_options.get("txcoord_own") and current_branch() is None:
             transaction = current()
             known = transaction is not None or self._txcoord_open
-            if known and self._txcoord_takes_xa(context.root_connection, transaction):
+            if known and self._txcoord_takes_xa(context.root_connection, transaction) and not self._txcoord_locks:
                 branch = self._txcoord_before(context, transaction, statement, rest[0] if len(rest) > 1 else None)
         try:
             super()._txcoord_execute(execute, cursor, statement, *rest)
@@ -98,6 +107,7 @@ class XaDialect(WatchedDialect):
         connection: Connection = context.root_connection
         effect = xa.statements.effect(statement, parameters)
         branch = xa_branch(open_state(connection))
+        assert not isinstance(branch, LockedXaBranch), "its statements are captured"
         if branch is not None and not branch.writes and branch.transaction is not transaction:
             self._txcoord_read_only(connection, branch)
             branch = None
@@ -128,7 +138,7 @@ class XaDialect(WatchedDialect):
         if xa.preparing.begins and seen is not None:
             self._txcoord_end_reads(connection)
         enlist(connection, branch)
-        self._txcoord_with_cursor(connection, branch.begin)
+        self._txcoord_with_cursor(connection, branch.preparation.begin)
         return branch
 
     def _txcoord_end_reads(self, connection: Connection) -> None:
@@ -152,7 +162,7 @@ class XaDialect(WatchedDialect):
         """End what has only read for a global transaction that has ended, or is not meant any more."""
         state = open_state(connection)
         assert state is not None
-        branch.leave(connection.connection)
+        branch.preparation.leave(connection.connection)
         state.enlistments.remove(branch)
         branch.committed()
 
@@ -184,14 +194,14 @@ class XaDialect(WatchedDialect):
         if branch is None:
             super()._txcoord_send_commit(dbapi_connection)
         elif branch.writes:
-            self._txcoord_send_prepare(branch, dbapi_connection)
+            self._txcoord_send_prepare(branch.preparation, dbapi_connection)
         else:
-            branch.leave(dbapi_connection)
+            branch.preparation.leave(dbapi_connection)
             super()._txcoord_send_commit(dbapi_connection)
 
     @passes(Moment.UNKNOWN)
-    def _txcoord_send_prepare(self, branch: XaBranch, dbapi_connection: Any) -> None:
-        branch.prepare(dbapi_connection)
+    def _txcoord_send_prepare(self, preparation: Preparation, dbapi_connection: Any) -> None:
+        preparation.prepare(dbapi_connection)
 
     def _txcoord_refused(self, error: BaseException, dbapi_connection: Any) -> bool:
         """See `WatchedDialect._txcoord_refused`: a PREPARE that the database has answered with an error is none."""
@@ -212,5 +222,5 @@ class XaDialect(WatchedDialect):
         """See `WatchedDialect.do_rollback`."""
         branch = xa_branch(self._txcoord_open.get(id(dbapi_connection.dbapi_connection))) if self._txcoord_open else None
         if branch is not None:
-            branch.abandon(dbapi_connection)
+            branch.preparation.abandon(dbapi_connection)
         super().do_rollback(dbapi_connection)

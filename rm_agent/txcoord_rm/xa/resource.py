@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
+from sqlalchemy import URL
 from sqlalchemy.engine import Dialect
 from txcoord_proto.errors import ConfigurationError
 
@@ -36,6 +38,10 @@ def preparing_for(dialect: Dialect) -> Preparing:
     raise ConfigurationError(f"{dialect.name} has no XA mode here: use PostgreSQL, MariaDB or MySQL")
 
 
+def _place(url: URL) -> tuple[str | None, int | None, str | None]:
+    return url.host, url.port, url.database
+
+
 class XaResource:
     """See the module.
 
@@ -53,10 +59,22 @@ class XaResource:
         self.mode = mode
         self.preparing = preparing_for(dialect)
         self.statements = Statements(flavour_of(dialect), resource.database.dialect)
+        self.locks = mode is Mode.AT
+        """Whether its branches take global locks: they do where this process uses AT mode on the database as well."""
+        self._meet()
         self.used = mode is Mode.XA
         """Whether there may be XA branches of this process."""
         self._checked = False
         self._when_used: Callable[[], None] | None = None
+
+    def _meet(self) -> None:
+        """Get to know the other engines of the same database in this process."""
+        url = self.resource.database.sync_engine.url
+        same = [other for other in _enrolled if _place(other.resource.database.sync_engine.url) == _place(url)]
+        _enrolled.add(self)
+        if any(one.mode is Mode.AT for one in (self, *same)):
+            for one in (self, *same):
+                one.locks = True
 
     def check(self, cursor: Any) -> None:
         """Look, once, whether the database is set up for it.
@@ -80,3 +98,6 @@ class XaResource:
     def identifier(self, xid: str, branch_id: int) -> Identifier:
         """Of a branch of this database."""
         return Identifier(self.resource.database.id, xid, branch_id)
+
+
+_enrolled: WeakSet[XaResource] = WeakSet()
