@@ -22,6 +22,7 @@ from txcoord_rm.at.cursor import Cursor
 from txcoord_rm.capture.port import Result
 from txcoord_rm.xa.hook import XaDialect
 from txcoord_rm.xa.locked import LockedXaBranch
+from txcoord_rm.xa.mode import Mode
 
 if TYPE_CHECKING:
     from txcoord_rm.at.resource import Resource
@@ -123,6 +124,11 @@ class _Local:
         owner = self._dialect._txcoord_resource
         if self._dialect._txcoord_takes_xa(self._connection, transaction):
             kind, owner = LockedXaBranch, self._dialect._txcoord_xa
+        elif self._dialect._txcoord_xa is not None and self._dialect._txcoord_xa.mode is Mode.XA:
+            raise ConfigurationError(
+                f"{self._connection.engine.url!r} is enrolled in mode 'xa' and has no undo log: enrol it in mode 'at', and say "
+                "`with txcoord_rm.mode('xa'):` for blocks of the other mode"
+            )
         branch = kind(owner, transaction, self._connection, seen is None)
         enlist(self._connection, branch)
         return branch

@@ -56,8 +56,8 @@ class XaDialect(WatchedDialect):
         Raises:
             ConfigurationError: It is to, and the database prepares no transactions.
         """
-        if connection.get_transaction() is None:
-            return False  # SQLAlchemy gets to know the database
+        if not getattr(connection, "_allow_autobegin", True):
+            return False  # SQLAlchemy gets to know the database, outside any transaction
         state = open_state(connection)
         if state is not None and state.enlistments:
             return xa_branch(state) is not None
@@ -91,11 +91,12 @@ class XaDialect(WatchedDialect):
         Raises:
             DeadlinePassedError: That.
         """
-        if not self.is_disconnect(error, context._dbapi_connection, cursor):
-            try:
-                branch.transaction.check_deadline()
-            except TxcoordError as late:
-                raise late from error
+        if self.is_disconnect(error, context._dbapi_connection, cursor):
+            context.root_connection.invalidate(error)  # as SQLAlchemy does with the driver's own
+        try:
+            branch.transaction.check_deadline()
+        except TxcoordError as late:
+            raise late from error
 
     def _txcoord_before(
         self, context: Any, transaction: GlobalTransaction | None, statement: str, parameters: Any

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 from txcoord_proto.errors import CoordinatorUnreachableError, NotActiveError, RolledBackError
+from txcoord_proto.status import Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_sdk import Client, GlobalTransaction, connect, current_headers, joined
 from txcoord_sdk.context import entered
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
+from txcoord_sdk.transaction.effects import Ask, drive, perform
 
 from tests.chaos.child import Child
 from tests.integration.at.world import World
@@ -99,9 +101,9 @@ def test_killed_around_the_second_phase(scene: Scene, moment: str, commit: bool)
     assert len(prepared(scene.world)) == 1
     scene.clerk.failpoints.set(f"{'xa.commit' if commit else 'xa.rollback'}={moment}:kill")
     if commit:
-        transaction.commit()
+        drive(transaction.commit_steps(Wait.DECIDED))
     else:
-        transaction.rollback()
+        perform(Ask(lambda sink: scene.client.rollback(transaction.xid(), Wait.DECIDED, "", sink)))
     if moment != "unknown":  # it dies at the next operation that it begins
         wait_until(lambda: scene.clerk.dead, 20, "its death")
     scene.world.client.start()
@@ -128,7 +130,7 @@ def test_the_coordinator_is_gone_when_a_branch_registers(
         with CoordinatorProcess() as coordinator:
 
             def short(server: str = server, coordinator: CoordinatorProcess = coordinator) -> Client:
-                return connect(coordinator.address, service=f"short{server}", failover_wait=1.0)
+                return connect(coordinator.address, service=f"short{server}", failover_wait=0.5)
 
             worlds = make_world(request, f"{server}+{PLAIN[server]}", short, coordinator)
             world = next(worlds)
@@ -137,9 +139,11 @@ def test_the_coordinator_is_gone_when_a_branch_registers(
                 coordinator.kill()
                 pay(1, 10)(session)
 
-            with pytest.raises(CoordinatorUnreachableError) as caught, world.client.global_transaction(timeout=4.0):
+            transaction = world.client.new_transaction("gone", 20.0, "", 0)
+            with entered(transaction):
                 in_session(world, pay(2, 5))
-                in_session(world, work)
+                with pytest.raises(CoordinatorUnreachableError) as caught:
+                    in_session(world, work)
             assert caught.value.retryable
             assert balances(world) == [100, 100, 100]
             coordinator.start()
