@@ -150,6 +150,22 @@ class Database:
                 await local.close()
         return result
 
+    def run_alone(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a connection of our own pool on which each statement is committed by itself.
+
+        Raises:
+            UnavailableError: The database cannot be reached.
+        """
+        with self.reaching(), self._gate, self._own_engine().connect() as connection:
+            return work(_alone(connection))
+
+    async def arun_alone(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a connection of our own pool on which each statement is committed by itself. Raises like `run_alone`."""
+        own = self._own_async_pool()
+        with self.reaching():
+            async with own.gate, own.engine.connect() as connection:
+                return await connection.run_sync(lambda c: work(_alone(c)))
+
     @contextmanager
     def reaching(self, is_lost: Callable[[], bool] = lambda: True) -> Iterator[None]:
         """A block in which lost and refused connections become `UnavailableError`.
@@ -273,6 +289,14 @@ class Database:
                 gate = asyncio.Semaphore(self.connections)
                 own = self._own_async[loop] = _AsyncPool(AsyncEngine(self._make_own()), gate, asyncio.Lock())
             return own
+
+
+def _alone(connection: Connection) -> Connection:
+    """The connection, with each statement committed by itself."""
+    if not hasattr(connection.dialect, "default_isolation_level"):  # another task has begun to look, and has not ended
+        connection.dialect.initialize(connection)
+        connection.rollback()
+    return connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 class Databases:

@@ -97,15 +97,16 @@ class LocalBranch(Statements):
         parts = [tuple(keys[n : n + LOCK_KEYS]) for n in range(0, len(keys), LOCK_KEYS)] or [()]
         for part in parts:
             if undoes and not self._registered:
-                self._id = yield from transaction.register_steps(
-                    Registration(BranchType.AT, resource.name, part, lock_wait=wait, branch_id=self._id)
-                )
+                self._id = yield from transaction.register_steps(self._registration(part, wait))
                 self._registered = True
             else:
                 yield from transaction.register_steps(
                     Registration(BranchType.AT, resource.name, part, ONLY_LOCKS, lock_wait=wait, done=True)
                 )
             self._held.update(part)
+
+    def _registration(self, keys: tuple[str, ...], wait: float) -> Registration:
+        return Registration(BranchType.AT, self.resource.name, keys, lock_wait=wait, branch_id=self._id)
 
     # ------------------------------------------------------------ its end
 
