@@ -185,8 +185,9 @@ class Database:
             raise UnavailableError(f"database {self.name!r} cannot be reached: {error}") from error
 
     def close(self) -> None:
-        """Close our own pools."""
+        """Close our own pools, and what is still lent once it comes back."""
         if self._own is not None:
+            event.listen(self._own, "checkin", _close)
             self._own.dispose()
         for loop, own in self._own_async.items():
             if loop.is_running():
@@ -297,6 +298,11 @@ def _alone(connection: Connection) -> Connection:
         connection.dialect.initialize(connection)
         connection.rollback()
     return connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _close(dbapi_connection: Any, record: Any) -> None:
+    """Close a connection that comes back to a pool which nobody uses any more."""
+    record.invalidate()
 
 
 class Databases:

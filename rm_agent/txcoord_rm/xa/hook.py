@@ -139,7 +139,7 @@ class XaDialect(WatchedDialect):
         if xa.preparing.begins and seen is not None:
             self._txcoord_end_reads(connection)
         enlist(connection, branch)
-        self._txcoord_with_cursor(connection, branch.preparation.begin)
+        self._txcoord_with_cursor(connection, branch.preparation.start)
         return branch
 
     def _txcoord_end_reads(self, connection: Connection) -> None:

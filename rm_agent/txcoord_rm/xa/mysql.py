@@ -73,8 +73,8 @@ class MysqlPreparing:
         if row is not None and str(row[1]).upper() == "ON":
             raise ConfigurationError("Galera does not replicate prepared transactions: use mode='at' on a cluster")
 
-    def begin(self, cursor: Any, identifier: Identifier) -> None:
-        """See `Preparing.begin`."""
+    def start(self, cursor: Any, identifier: Identifier) -> None:
+        """See `Preparing.start`."""
         cursor.execute(f"XA START {identifier.in_parts}")
 
     def prepare(self, cursor: Any, identifier: Identifier) -> None:

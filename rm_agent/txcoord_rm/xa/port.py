@@ -27,7 +27,7 @@ class Preparing(Protocol):
             ConfigurationError: It does not; the text says what to set.
         """
 
-    def begin(self, cursor: Any, identifier: Identifier) -> None:
+    def start(self, cursor: Any, identifier: Identifier) -> None:
         """Begin the local transaction, where it `begins`."""
 
     def prepare(self, cursor: Any, identifier: Identifier) -> None:

@@ -56,8 +56,8 @@ class PostgresqlPreparing:
         if cursor.fetchone()[0] == "0":
             raise ConfigurationError(*_DISABLED.args)
 
-    def begin(self, cursor: Any, identifier: Identifier) -> None:
-        """See `Preparing.begin`."""
+    def start(self, cursor: Any, identifier: Identifier) -> None:
+        """See `Preparing.start`."""
 
     def prepare(self, cursor: Any, identifier: Identifier) -> None:
         """See `Preparing.prepare`."""

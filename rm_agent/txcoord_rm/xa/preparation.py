@@ -46,13 +46,13 @@ class Preparation:
         """Of the branch that it was begun as; 0: it was not."""
         return 0 if self._identifier is None else self._identifier.branch_id
 
-    def begin(self, cursor: Any) -> None:
+    def start(self, cursor: Any) -> None:
         """Begin the local transaction, where the database has to be told that it may be prepared."""
         if self._preparing.begins:
             self._xa.check(cursor)
             branch_id = self._xa.resource.wait(self._transaction.branch_id_steps())
             identifier = self._xa.identifier(self._transaction.known_xid, branch_id)
-            self._preparing.begin(cursor, identifier)
+            self._preparing.start(cursor, identifier)
             self._identifier = identifier
 
     def registering(self, cursor: Any) -> None:

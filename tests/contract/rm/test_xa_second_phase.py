@@ -57,7 +57,7 @@ class Scene:
         connection = self.outside.connect()
         try:
             cursor = connection.connection.cursor()
-            self.preparing.begin(cursor, identifier)
+            self.preparing.start(cursor, identifier)
             connection.execute(text("UPDATE t SET v = v + 1 WHERE id = :id"), {"id": row})
             fence.tried(connection, XID, branch_id, f"db@{self.database.id}")
             self.preparing.prepare(cursor, identifier)
@@ -148,7 +148,7 @@ def test_a_guard_waits_for_one_that_is_about_to_be_prepared(scene: Scene) -> Non
     identifier = scene.branch(1)
     with scene.outside.connect() as connection:
         cursor = connection.connection.cursor()
-        scene.preparing.begin(cursor, identifier)
+        scene.preparing.start(cursor, identifier)
         fence.tried(connection, XID, 1, "db@x")
         ended: list[BaseException | None] = []
 
@@ -207,7 +207,7 @@ def test_what_is_not_ours_is_not_touched(scene: Scene) -> None:
     foreign = Identifier("00000000-0000-0000-0000-000000000000", XID, 5)
     with scene.outside.connect() as connection:
         cursor = connection.connection.cursor()
-        scene.preparing.begin(cursor, foreign)
+        scene.preparing.start(cursor, foreign)
         connection.execute(text("UPDATE t SET v = 7 WHERE id = 2"))
         scene.preparing.prepare(cursor, foreign)
         connection.invalidate()

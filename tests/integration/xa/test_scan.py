@@ -50,7 +50,7 @@ class Scene:
         identifier = Identifier(self.database_id, xid, branch_id)
         with self.world.outside.connect() as connection:
             cursor = connection.connection.cursor()
-            self.preparing.begin(cursor, identifier)
+            self.preparing.start(cursor, identifier)
             connection.execute(text("UPDATE account SET balance = balance + 1 WHERE id = :id"), {"id": account})
             fence.tried(connection, xid, branch_id, resource_of(self.database_id))
             self.preparing.prepare(cursor, identifier)
