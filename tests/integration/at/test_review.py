@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
-from txcoord_proto.errors import TxcoordError, UnsupportedSqlError
-from txcoord_sdk import tcc
+from txcoord_proto.errors import ConfigurationError, TxcoordError, UnsupportedSqlError
+from txcoord_rm import enroll
+from txcoord_sdk import Client, tcc
 
 from tests.integration.at.test_locks import Holder, pay, waits
 from tests.integration.at.test_sessions import ACCOUNTS, FILL, START, add, all_of
@@ -38,8 +39,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def test_an_insert_after_a_locking_read_of_its_key_is_undone(accounts: World) -> None:
-    if accounts.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no locking reads")
+    if accounts.engine.dialect.name != "postgresql":
+        pytest.skip("locking reads are PostgreSQL's")
 
     def work(session: Session) -> None:
         assert session.execute(text("SELECT id FROM account WHERE id = 10 FOR UPDATE")).all() == []
@@ -49,6 +50,13 @@ def test_an_insert_after_a_locking_read_of_its_key_is_undone(accounts: World) ->
     assert all_of(accounts) == START
 
 
+def test_other_locking_reads_are_refused(accounts: World) -> None:
+    if accounts.engine.dialect.name == "postgresql":
+        pytest.skip("there they are captured")
+    with pytest.raises((UnsupportedSqlError, OperationalError), match="FOR"):
+        accounts.globally(lambda session: session.execute(text("SELECT id FROM account WHERE id = 10 FOR UPDATE")).all())
+
+
 def test_a_local_transaction_that_the_database_has_given_up_is_not_reported_done(accounts: World) -> None:
     def work(session: Session) -> None:
         connection = session.connection()
@@ -56,12 +64,10 @@ def test_a_local_transaction_that_the_database_has_given_up_is_not_reported_done
         with contextlib.suppress(DBAPIError):
             connection.execute(text("SELECT nonsense FROM account"))
 
-    try:
+    given_up = accounts.engine.dialect.name == "postgresql"
+    with pytest.raises(DBAPIError, match="aborted") if given_up else contextlib.nullcontext():
         accounts.globally(work)
-    except Exception as error:
-        assert all_of(accounts) == START, repr(error)
-    else:
-        assert all_of(accounts)[0] == (1, "ann", 90)
+    assert all_of(accounts)[0] == (1, "ann", 100 if given_up else 90)
 
 
 def test_many_calls_of_a_function_that_writes_are_refused(bank: World) -> None:
@@ -175,3 +181,19 @@ def test_limits_end_with_a_local_transaction_of_which_a_part_was_rolled_back(ban
             connection.begin_nested().rollback()
             connection.commit()
         assert connection.exec_driver_sql(limits).one() == before
+
+
+def test_a_driver_that_commits_each_statement_is_refused(bank: World, connected: Callable[..., Client]) -> None:
+    if bank.engine.dialect.name == "sqlite":
+        pytest.skip("there a statement begins what it needs")
+    engine, client = create_engine(bank.url, connect_args={"autocommit": True}), connected()
+    enroll(engine, client)
+
+    def run() -> None:
+        with client.global_transaction(name="auto"), engine.begin() as connection:
+            connection.execute(text("UPDATE account SET balance = 1 WHERE id = 1"))
+
+    with pytest.raises(ConfigurationError, match="commits each statement"):
+        run()
+    assert all_of(bank) == START
+    engine.dispose()
