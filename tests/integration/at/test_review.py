@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 from txcoord_proto.errors import ConfigurationError, TxcoordError, UnsupportedSqlError
 from txcoord_rm import enroll
 from txcoord_sdk import Client, tcc
+from txcoord_sdk.testing import wait_until
 
 from tests.integration.at.test_locks import Holder, pay, waits
 from tests.integration.at.test_sessions import ACCOUNTS, FILL, START, add, all_of
-from tests.integration.at.world import World
+from tests.integration.at.world import Undo, World
 
 
 @pytest.fixture
@@ -197,3 +198,37 @@ def test_a_driver_that_commits_each_statement_is_refused(bank: World, connected:
         run()
     assert all_of(bank) == START
     engine.dispose()
+
+
+@pytest.mark.parametrize("local_writes", ["check", "refuse"])
+def test_second_phases_are_no_local_writes(bank: World, connected: Callable[..., Client], local_writes: str) -> None:
+    bank.client.close()
+    engine, client = create_engine(bank.url), connected()
+    enroll(engine, client, local_writes=local_writes)
+    client.start()
+
+    def run(fail: bool) -> None:
+        with client.global_transaction(name="strict") as bank.last, Session(engine) as session:
+            add(7)(session)
+            session.commit()
+            if fail:
+                raise Undo
+
+    with pytest.raises(Undo):
+        run(fail=True)
+    assert all_of(bank) == START
+    run(fail=False)
+    wait_until(lambda: all(state != "IMAGE" for _, _, state in bank.undo_rows()), what="the second phase of the commit")
+    engine.dispose()
+
+
+def test_sqlalchemys_own_way_to_begin_on_sqlite(bank: World) -> None:
+    if bank.engine.dialect.name != "sqlite":
+        pytest.skip("other drivers begin by themselves")
+    bank.engine.dispose()
+    event.listen(bank.engine, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
+    event.listen(bank.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    bank.globally(add(1), undo=True)
+    assert all_of(bank) == START
+    bank.globally(add(1))
+    assert all_of(bank)[0] == (1, "ann", 101)
