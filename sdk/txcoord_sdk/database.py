@@ -24,7 +24,7 @@ from txcoord_proto.failpoints import durable
 from txcoord_sdk import schema
 from txcoord_sdk.context import entered
 from txcoord_sdk.dialects import Dialect, dialect_of
-from txcoord_sdk.local_transaction import watch
+from txcoord_sdk.local_transaction import OWN, watch
 from txcoord_sdk.participant import UnavailableError
 from txcoord_sdk.sealed_transaction import AsyncSealedTransaction, SealedTransaction
 
@@ -260,7 +260,7 @@ class Database:
                 cursor.close()
             dbapi_connection.commit()
 
-        return Engine(pool, source.dialect, source.url, execution_options=dict(source.get_execution_options()))
+        return Engine(pool, source.dialect, source.url, execution_options={**source.get_execution_options(), **OWN})
 
     def _check_identity(self, row: Any) -> None:
         """A guard written into another database would be taken for a cancel."""

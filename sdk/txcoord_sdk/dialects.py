@@ -67,6 +67,10 @@ class Dialect(ABC):
         """
 
     @abstractmethod
+    def commits_each(self, raw: Any) -> bool:
+        """Whether the driver says of the DB-API connection that it commits each statement by itself."""
+
+    @abstractmethod
     def is_open(self, raw: Any) -> bool:
         """Whether a transaction is open on the DB-API connection, as far as its driver knows."""
 
@@ -99,6 +103,10 @@ class Sqlite(Dialect):
     def holds_together(self, raw: Any) -> bool:
         """See `Dialect.holds_together`."""
         return self.is_open(raw)
+
+    def commits_each(self, raw: Any) -> bool:
+        """See `Dialect.commits_each`: in this mode, from Python 3.12 on, its `commit` does nothing."""
+        return getattr(sqlite_connection(raw), "autocommit", None) is True
 
     def is_open(self, raw: Any) -> bool:
         """See `Dialect.is_open`."""
@@ -147,7 +155,11 @@ class Postgresql(Dialect):
 
     def holds_together(self, raw: Any) -> bool:
         """See `Dialect.holds_together`."""
-        return not getattr(raw, "autocommit", False)
+        return not self.commits_each(raw)
+
+    def commits_each(self, raw: Any) -> bool:
+        """See `Dialect.commits_each`."""
+        return bool(getattr(raw, "autocommit", False))
 
     def is_open(self, raw: Any) -> bool:
         """See `Dialect.is_open`."""
@@ -199,8 +211,12 @@ class Mysql(Dialect):
 
     def holds_together(self, raw: Any) -> bool:
         """See `Dialect.holds_together`."""
+        return not self.commits_each(raw)
+
+    def commits_each(self, raw: Any) -> bool:
+        """See `Dialect.commits_each`."""
         ask = getattr(getattr(raw, "driver_connection", raw), "get_autocommit", None)
-        return ask is None or not ask()
+        return ask is not None and bool(ask())
 
     def is_open(self, raw: Any) -> bool:
         """See `Dialect.is_open`: the server tells with each answer."""

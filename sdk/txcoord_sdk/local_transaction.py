@@ -121,10 +121,25 @@ def check_holds_together(connection: Connection) -> None:
         ConfigurationError: It does.
     """
     if not dialect_of(connection.dialect.name).holds_together(connection.connection.dbapi_connection):
-        raise ConfigurationError(
-            f"the driver of {connection.engine.url!r} commits each statement by itself (autocommit in connect_args or in an "
-            "event?), so a fence could not stand or fall with its effects: let SQLAlchemy begin its transactions"
-        )
+        raise _commits_each(connection)
+
+
+def check_will_hold_together(connection: Connection) -> None:
+    """Do what `check_holds_together` does before anything is written, where the driver can tell.
+
+    Raises:
+        ConfigurationError: It commits each statement by itself.
+    """
+    if dialect_of(connection.dialect.name).commits_each(connection.connection.dbapi_connection):
+        raise _commits_each(connection)
+
+
+def _commits_each(connection: Connection) -> ConfigurationError:
+    return ConfigurationError(
+        f"the driver of {connection.engine.url!r} commits each statement by itself (autocommit in connect_args or in an "
+        "event?), so a fence or an undo record could not stand or fall with its effects: let SQLAlchemy begin its transactions, "
+        "or tell it so with isolation_level='AUTOCOMMIT'"
+    )
 
 
 class WatchedDialect(Dialect):

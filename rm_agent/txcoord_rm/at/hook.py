@@ -13,7 +13,14 @@ from sqlalchemy import Connection, Engine
 from txcoord_proto.errors import ConfigurationError, TransactionEndedError
 from txcoord_sdk.context import current
 from txcoord_sdk.dialects import dialect_of
-from txcoord_sdk.local_transaction import WatchedDialect, check_can_enlist, commits_by_itself, enlist, open_state
+from txcoord_sdk.local_transaction import (
+    WatchedDialect,
+    check_can_enlist,
+    check_will_hold_together,
+    commits_by_itself,
+    enlist,
+    open_state,
+)
 from txcoord_sdk.tcc.branch import current_branch
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
@@ -138,6 +145,7 @@ class _Local:
                 f"this local transaction has written before the global one began ({(seen or '')[:_SHOWN]!r}), which a global "
                 "rollback would not undo: commit it first, or begin the global transaction before it"
             )
+        check_will_hold_together(self._connection)
         xa = self._dialect._txcoord_xa
         branch: LocalBranch
         if self._dialect._txcoord_takes_xa(self._connection, transaction):

@@ -68,6 +68,8 @@ class MysqlCapture:
 
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`."""
+        if statement.target is None:
+            raise refuse(statement.sql, "global locks of a locking read are not taken here", "UPDATE rows that are to be locked")
         if not self._database:
             cursor.execute("SELECT DATABASE()")
             self._database = str(cursor.fetchall()[0][0] or "")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
-from txcoord_proto.errors import TxcoordError, UnsupportedSqlError
-from txcoord_sdk import tcc
+from txcoord_proto.errors import ConfigurationError, TxcoordError, UnsupportedSqlError
+from txcoord_rm import enroll
+from txcoord_sdk import Client, tcc
+from txcoord_sdk.testing import wait_until
 
 from tests.integration.at.test_locks import Holder, pay, waits
 from tests.integration.at.test_sessions import ACCOUNTS, FILL, START, add, all_of
-from tests.integration.at.world import World
+from tests.integration.at.world import Undo, World
 
 
 @pytest.fixture
@@ -38,8 +40,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def test_an_insert_after_a_locking_read_of_its_key_is_undone(accounts: World) -> None:
-    if accounts.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no locking reads")
+    if accounts.engine.dialect.name != "postgresql":
+        pytest.skip("locking reads are PostgreSQL's")
 
     def work(session: Session) -> None:
         assert session.execute(text("SELECT id FROM account WHERE id = 10 FOR UPDATE")).all() == []
@@ -49,6 +51,13 @@ def test_an_insert_after_a_locking_read_of_its_key_is_undone(accounts: World) ->
     assert all_of(accounts) == START
 
 
+def test_other_locking_reads_are_refused(accounts: World) -> None:
+    if accounts.engine.dialect.name == "postgresql":
+        pytest.skip("there they are captured")
+    with pytest.raises((UnsupportedSqlError, OperationalError), match="FOR"):
+        accounts.globally(lambda session: session.execute(text("SELECT id FROM account WHERE id = 10 FOR UPDATE")).all())
+
+
 def test_a_local_transaction_that_the_database_has_given_up_is_not_reported_done(accounts: World) -> None:
     def work(session: Session) -> None:
         connection = session.connection()
@@ -56,13 +65,10 @@ def test_a_local_transaction_that_the_database_has_given_up_is_not_reported_done
         with contextlib.suppress(DBAPIError):
             connection.execute(text("SELECT nonsense FROM account"))
 
-    try:
+    given_up = accounts.engine.dialect.name == "postgresql"
+    with pytest.raises(DBAPIError, match="aborted") if given_up else contextlib.nullcontext():
         accounts.globally(work)
-    except Exception:
-        expected = START
-    else:
-        expected = [(1, "ann", 90), *START[1:]]
-    assert all_of(accounts) == expected
+    assert all_of(accounts)[0] == (1, "ann", 100 if given_up else 90)
 
 
 def test_many_calls_of_a_function_that_writes_are_refused(bank: World) -> None:
@@ -176,3 +182,53 @@ def test_limits_end_with_a_local_transaction_of_which_a_part_was_rolled_back(ban
             connection.begin_nested().rollback()
             connection.commit()
         assert connection.exec_driver_sql(limits).one() == before
+
+
+def test_a_driver_that_commits_each_statement_is_refused(bank: World, connected: Callable[..., Client]) -> None:
+    if bank.engine.dialect.name == "sqlite":
+        pytest.skip("there a statement begins what it needs")
+    engine, client = create_engine(bank.url, connect_args={"autocommit": True}), connected()
+    enroll(engine, client)
+
+    def run() -> None:
+        with client.global_transaction(name="auto"), engine.begin() as connection:
+            connection.execute(text("UPDATE account SET balance = 1 WHERE id = 1"))
+
+    with pytest.raises(ConfigurationError, match="commits each statement"):
+        run()
+    assert all_of(bank) == START
+    engine.dispose()
+
+
+@pytest.mark.parametrize("local_writes", ["check", "refuse"])
+def test_second_phases_are_no_local_writes(bank: World, connected: Callable[..., Client], local_writes: str) -> None:
+    bank.client.close()
+    engine, client = create_engine(bank.url), connected()
+    enroll(engine, client, local_writes=local_writes)
+    client.start()
+
+    def run(fail: bool) -> None:
+        with client.global_transaction(name="strict") as bank.last, Session(engine) as session:
+            add(7)(session)
+            session.commit()
+            if fail:
+                raise Undo
+
+    with pytest.raises(Undo):
+        run(fail=True)
+    assert all_of(bank) == START
+    run(fail=False)
+    wait_until(lambda: all(state != "IMAGE" for _, _, state in bank.undo_rows()), what="the second phase of the commit")
+    engine.dispose()
+
+
+def test_sqlalchemys_own_way_to_begin_on_sqlite(bank: World) -> None:
+    if bank.engine.dialect.name != "sqlite":
+        pytest.skip("other drivers begin by themselves")
+    bank.engine.dispose()
+    event.listen(bank.engine, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
+    event.listen(bank.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    bank.globally(add(1), undo=True)
+    assert all_of(bank) == START
+    bank.globally(add(1))
+    assert all_of(bank)[0] == (1, "ann", 101)
