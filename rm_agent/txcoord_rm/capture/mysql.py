@@ -68,6 +68,12 @@ class MysqlCapture:
 
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`."""
+        if statement.verb is Verb.LOCKING_READ:
+            raise refuse(
+                statement.sql,
+                "a read that locks rows does not take their global locks on this database",
+                "leave FOR UPDATE out and change what is there (SET n = n - 1 WHERE n > 0), not what was read",
+            )
         if not self._database:
             cursor.execute("SELECT DATABASE()")
             self._database = str(cursor.fetchall()[0][0] or "")
