@@ -160,23 +160,24 @@ class Chain:
             assert last.told == "COMMIT" or "there is not enough" in last.why, (last, self.logs())
         self.settle()
         audit.check(self.store, self.databases, self.transfers)
-        assert self.locks() == []
 
     def settle(self) -> None:
-        """Wait until all has ended.
+        """Wait until all has ended, and no lock is left.
 
         Raises:
             TimeoutError: Something does not; what it is, is in the text.
         """
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: invariants.unfinished(self.store) == 0, _PATIENCE)
+            wait_until(lambda: invariants.unfinished(self.store) == 0 and self.locks() == [], _PATIENCE)
         query = (
             "SELECT g.xid, g.status, g.decision, g.reason, b.id, b.resource, b.status, b.attempts, b.error FROM txc_global g "
             "LEFT JOIN txc_branch b ON b.xid = g.xid WHERE g.status NOT IN ('COMMITTED', 'ROLLED_BACK')"
         )
-        if left := invariants.rows(self.store, query):
-            orders = [transfer for transfer in self.transfers if transfer.xid in {row[0] for row in left}]
-            raise TimeoutError(f"this does not end: {left}, {orders}, {self.logs()}")
+        left, held = invariants.rows(self.store, query), self.locks()
+        if left or held:
+            known = f"{left} {held}"
+            orders = [transfer for transfer in self.transfers if transfer.xid and transfer.xid in known]
+            raise TimeoutError(f"this does not end: {left}, locks {held}, {orders}, {self.logs()}")
 
     def locks(self) -> list[str]:
         """What is locked at the coordinator."""

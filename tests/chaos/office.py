@@ -117,7 +117,7 @@ class Office:
             answer, status = "", "200 OK"
         except RefusedError as error:
             answer, status = repr(error), "409 Conflict"
-        except (TxcoordError, DBAPIError, SqlTimeoutError) as error:
+        except (TxcoordError, DBAPIError, SqlTimeoutError, ConnectionError) as error:  # the last one is a failpoint's
             answer, status = repr(error), "503 Service Unavailable"
         except Exception:  # nothing else may happen
             answer, status = traceback.format_exc(), "500 Internal Server Error"
