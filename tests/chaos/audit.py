@@ -63,6 +63,7 @@ def check(store: Engine, offices: Mapping[str, Engine], transfers: Iterable[Tran
     wanted: set[Line] = set()
     by_number = {transfer.number: transfer for transfer in transfers}
     for transfer in by_number.values():
+        assert "500" not in transfer.why[:20], f"an error that nobody expects: {transfer}"
         outcome = decided.get(transfer.xid, "ROLLBACK")
         if transfer.told in ("COMMIT", "ROLLBACK") and transfer.xid:
             assert outcome == transfer.told, f"told {transfer.told}, decided {outcome}: {_story(store, transfer)}"

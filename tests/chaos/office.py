@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,10 @@ from urllib.parse import parse_qsl
 from wsgiref.simple_server import make_server
 
 from sqlalchemy import Connection, Engine, create_engine, insert, make_url, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as SqlTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
+from txcoord_proto.errors import TxcoordError
 from txcoord_rm import enroll
 from txcoord_sdk import Client, connect, tcc
 from txcoord_sdk.carriers.wsgi import TransactionMiddleware
@@ -113,8 +117,10 @@ class Office:
             answer, status = "", "200 OK"
         except RefusedError as error:
             answer, status = repr(error), "409 Conflict"
-        except Exception as error:
+        except (TxcoordError, DBAPIError, SqlTimeoutError, ConnectionError) as error:  # the last one is a failpoint's
             answer, status = repr(error), "503 Service Unavailable"
+        except Exception:  # nothing else may happen
+            answer, status = traceback.format_exc(), "500 Internal Server Error"
         body = answer.encode()
         start_response(status, [("Content-Length", str(len(body)))])
         return [body]

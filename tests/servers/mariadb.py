@@ -29,6 +29,7 @@ def _launch(directory: Path, port: int) -> Launch:
         "--bind-address=127.0.0.1",
         "--socket=mariadb.sock",  # relative to the data directory: a path in TMPDIR may exceed 107 bytes
         "--pid-file=mariadb.pid",
+        f"--tmpdir={directory / 'data'}",  # a server that starts clears away temporary tables, also those of another one
         *_OPTIONS,
     )
     return Launch(command, prepare=(install,))
