@@ -150,6 +150,22 @@ class Database:
                 await local.close()
         return result
 
+    def run_alone(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a connection of our own pool on which each statement is committed by itself.
+
+        Raises:
+            UnavailableError: The database cannot be reached.
+        """
+        with self.reaching(), self._gate, self._own_engine().connect() as connection:
+            return work(_alone(connection))
+
+    async def arun_alone(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a connection of our own pool on which each statement is committed by itself. Raises like `run_alone`."""
+        own = self._own_async_pool()
+        with self.reaching():
+            async with own.gate, own.engine.connect() as connection:
+                return await connection.run_sync(lambda c: work(_alone(c)))
+
     @contextmanager
     def reaching(self, is_lost: Callable[[], bool] = lambda: True) -> Iterator[None]:
         """A block in which lost and refused connections become `UnavailableError`.
@@ -169,8 +185,9 @@ class Database:
             raise UnavailableError(f"database {self.name!r} cannot be reached: {error}") from error
 
     def close(self) -> None:
-        """Close our own pools."""
+        """Close our own pools, and what is still lent once it comes back."""
         if self._own is not None:
+            event.listen(self._own, "checkin", _close)
             self._own.dispose()
         for loop, own in self._own_async.items():
             if loop.is_running():
@@ -273,6 +290,19 @@ class Database:
                 gate = asyncio.Semaphore(self.connections)
                 own = self._own_async[loop] = _AsyncPool(AsyncEngine(self._make_own()), gate, asyncio.Lock())
             return own
+
+
+def _alone(connection: Connection) -> Connection:
+    """The connection, with each statement committed by itself."""
+    if not hasattr(connection.dialect, "default_isolation_level"):  # another task has begun to look, and has not ended
+        connection.dialect.initialize(connection)
+        connection.rollback()
+    return connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _close(dbapi_connection: Any, record: Any) -> None:
+    """Close a connection that comes back to a pool which nobody uses any more."""
+    record.invalidate()
 
 
 class Databases:

@@ -66,6 +66,10 @@ class Dialect(ABC):
             raw: The DB-API connection; something was written on it just now.
         """
 
+    @abstractmethod
+    def is_open(self, raw: Any) -> bool:
+        """Whether a transaction is open on the DB-API connection, as far as its driver knows."""
+
 
 class Sqlite(Dialect):
     """SQLite."""
@@ -94,6 +98,10 @@ class Sqlite(Dialect):
 
     def holds_together(self, raw: Any) -> bool:
         """See `Dialect.holds_together`."""
+        return self.is_open(raw)
+
+    def is_open(self, raw: Any) -> bool:
+        """See `Dialect.is_open`."""
         return bool(sqlite_connection(raw).in_transaction)
 
 
@@ -141,6 +149,13 @@ class Postgresql(Dialect):
         """See `Dialect.holds_together`."""
         return not getattr(raw, "autocommit", False)
 
+    def is_open(self, raw: Any) -> bool:
+        """See `Dialect.is_open`."""
+        driver = getattr(raw, "driver_connection", raw)
+        if (ask := getattr(driver, "is_in_transaction", None)) is not None:
+            return bool(ask())
+        return bool(driver.info.transaction_status)
+
 
 class Mysql(Dialect):
     """MariaDB and MySQL."""
@@ -186,6 +201,13 @@ class Mysql(Dialect):
         """See `Dialect.holds_together`."""
         ask = getattr(getattr(raw, "driver_connection", raw), "get_autocommit", None)
         return ask is None or not ask()
+
+    def is_open(self, raw: Any) -> bool:
+        """See `Dialect.is_open`: the server tells with each answer."""
+        return bool((getattr(getattr(raw, "driver_connection", raw), "server_status", 0) or 0) & _IN_TRANSACTION)
+
+
+_IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS
 
 
 def sqlite_connection(raw: Any) -> Any:

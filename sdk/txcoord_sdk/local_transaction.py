@@ -149,7 +149,7 @@ class WatchedDialect(Dialect):
 
     def _txcoord_restore(self, state: LocalState, raw: Any) -> None:
         """Take back what the database was told about the transaction that has ended."""
-        if state.limited < math.inf and (statement := state.dialect.restore_limits):
+        if state.deadline < math.inf and (statement := state.dialect.restore_limits):
             with contextlib.suppress(Exception):  # the connection is lost: whoever uses it next will see
                 cursor = raw.cursor()
                 cursor.execute(statement)

@@ -15,13 +15,13 @@ _FENCE_SAYS = {"CONFIRMED": "COMMIT", "CANCELLED": "ROLLBACK", "SUSPENDED": "ROL
 
 def unfinished(store: Engine) -> int:
     """Transactions that have not ended."""
-    return int(_rows(store, "SELECT count(*) FROM txc_global WHERE status NOT IN ('COMMITTED', 'ROLLED_BACK')")[0][0])
+    return int(rows(store, "SELECT count(*) FROM txc_global WHERE status NOT IN ('COMMITTED', 'ROLLED_BACK')")[0][0])
 
 
 def decision(store: Engine, xid: str) -> str:
     """What is decided of one; empty: nothing yet."""
-    rows = _rows(store, f"SELECT decision FROM txc_global WHERE xid = '{xid}'")
-    return str(rows[0][0] or "") if rows else ""
+    found = rows(store, f"SELECT decision FROM txc_global WHERE xid = '{xid}'")
+    return str(found[0][0] or "") if found else ""
 
 
 def check(store: Engine, banks: Mapping[str, Engine], capital: int, told: Mapping[str, str], decided: dict[str, str]) -> None:
@@ -35,15 +35,15 @@ def check(store: Engine, banks: Mapping[str, Engine], capital: int, told: Mappin
         decided: What the store has said so far, by XID; the store forgets old commits, this does not.
     """
     assert unfinished(store) == 0
-    for xid, outcome in _rows(store, "SELECT xid, decision FROM txc_global WHERE name = 'transfer'"):
+    for xid, outcome in rows(store, "SELECT xid, decision FROM txc_global WHERE name = 'transfer'"):
         assert decided.setdefault(xid, outcome) == outcome, f"{xid} was decided to {decided[xid]} and is {outcome} now"
     for xid, what in told.items():
         if what == "COMMIT":
             assert decided.get(xid) == "COMMIT", f"{xid} was told to be committed and is {decided.get(xid)}"
         elif what == "ROLLBACK":
             assert decided.get(xid) != "COMMIT", f"{xid} was told to be rolled back and is committed"
-    assert _open_branches(store) == []
-    money = [row for engine in banks.values() for row in _rows(engine, "SELECT balance, pending FROM account")]
+    assert open_branches(store) == []
+    money = [row for engine in banks.values() for row in rows(engine, "SELECT balance, pending FROM account")]
     assert [pending for _, pending in money] == [0] * len(banks), "money is left pending"
     assert sum(balance for balance, _ in money) == capital, "money is lost or made"
     confirmed: dict[str, set[str]] = defaultdict(set)
@@ -55,22 +55,28 @@ def check(store: Engine, banks: Mapping[str, Engine], capital: int, told: Mappin
         assert confirmed[xid] == wanted, f"{xid} is {outcome}, and of it were confirmed {sorted(confirmed[xid])}"
 
 
-def _open_branches(store: Engine) -> list[str]:
-    """Branches of committed transactions that were not done, of rolled back ones not settled."""
+def open_branches(store: Engine, savepoints: bool = False) -> list[str]:
+    """Branches of committed transactions that were not done, of rolled back ones not settled.
+
+    Args:
+        store: The coordinator's.
+        savepoints: Whether a branch of a committed one may have failed: that of a savepoint which was rolled back.
+    """
+    failed = "b.status = 'FAILED'" if savepoints else "b.status = 'FAILED' AND t.decision = 'ROLLBACK'"
     query = (
         "SELECT b.xid, b.id, t.settled_branches FROM txc_branch b JOIN txc_global t ON t.xid = b.xid "
-        "WHERE b.status <> 'SETTLED' AND NOT (t.decision = 'ROLLBACK' AND b.status = 'FAILED')"
+        f"WHERE b.status <> 'SETTLED' AND NOT ({failed})"
     )
-    return [xid for xid, id, settled in _rows(store, query) if id not in {told[0] for told in json.loads(settled or "[]")}]
+    return [xid for xid, id, settled in rows(store, query) if id not in {told[0] for told in json.loads(settled or "[]")}]
 
 
 def _check_bank(name: str, engine: Engine, decided: Mapping[str, str]) -> list[tuple[str, str]]:
     """Fence rows and effects of one bank; returns what was confirmed there: XID and action."""
-    for xid, branch_id, state in _rows(engine, "SELECT xid, branch_id, state FROM txcoord_fence"):
+    for xid, branch_id, state in rows(engine, "SELECT xid, branch_id, state FROM txcoord_fence"):
         assert state in _FENCE_SAYS, f"{name}: branch {branch_id} of {xid} is left {state}"
         assert decided.get(xid, "ROLLBACK") == _FENCE_SAYS[state], f"{name}: branch {branch_id} of {xid} is {state}"
     steps: dict[tuple[str, int, str], Counter[str]] = defaultdict(Counter)
-    for xid, branch_id, action, step in _rows(engine, "SELECT xid, branch_id, action, step FROM entry"):
+    for xid, branch_id, action, step in rows(engine, "SELECT xid, branch_id, action, step FROM entry"):
         steps[xid, branch_id, action][step] += 1
     confirmed = []
     for (xid, branch_id, action), seen in steps.items():
@@ -84,6 +90,7 @@ def _check_bank(name: str, engine: Engine, decided: Mapping[str, str]) -> list[t
     return confirmed
 
 
-def _rows(engine: Engine, query: str) -> list[tuple[Any, ...]]:
+def rows(engine: Engine, query: str) -> list[tuple[Any, ...]]:
+    """What a query finds."""
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(text(query))]

@@ -13,19 +13,21 @@ import httpx
 import pytest
 from sqlalchemy import text
 from txcoord_proto.failpoints import BOUNDARIES, Mode
+from txcoord_rm.at import alone, participant
+from txcoord_rm.commands import undo
 from txcoord_sdk.tcc import cleaning, first_phase, second_phase
 from txcoord_sdk.testing import wait_until
 
 from tests.chaos import clerk, invariants
 from tests.chaos.child import Child, Coordinator
 from tests.chaos.matrix import MODES, SURVIVED, ran
-from tests.chaos.world import Mortal, World, create_bank, engine_of, world
+from tests.chaos.world import Mortal, World, create_bank, engine_of, under_traffic, world
 from tests.servers import Server, free_port, fresh_database
 
-SERVICE = (first_phase, second_phase, cleaning)
-"""Where a service's boundaries are, besides those of what is imported for other reasons."""
+SERVICE = (first_phase, second_phase, cleaning, alone, participant, undo)
+"""Where a service's, and the agent's, boundaries are, besides those of what is imported for other reasons."""
 POINTS = frozenset(BOUNDARIES)
-"""Every boundary of the coordinator and of a service."""
+"""Every boundary of the coordinator, of a service and of the agent."""
 
 
 @dataclass(slots=True)
@@ -75,25 +77,15 @@ def stage(made: Stage, request: pytest.FixtureRequest) -> Iterator[Stage]:
     made.broken = request.session.testsfailed > failures
 
 
-def under_traffic(stage: Stage, victim: Mortal, point: str, mode: str, nth: int = 1) -> None:
-    """The victim reaches the failpoint while transfers run, and either dies and is restarted or goes on."""
-    if mode == SURVIVED:
-        said = victim.log().count(f"failpoint {point}, {Mode.UNKNOWN}")
-        victim.failpoints.set(f"{point}=unknown:error@{nth}")
-        stage.world.drive(
-            lambda: victim.log().count(f"failpoint {point}, {Mode.UNKNOWN}") > said, lambda: victim.failpoints.set("")
-        )
-    else:
-        victim.failpoints.set(f"{point}={mode}:kill@{nth}")
-        stage.world.drive(lambda: victim.dead, victim.restart)
-    stage.world.check()
+def survives(stage: Stage, victim: Mortal, point: str, mode: str, nth: int = 1) -> None:
+    under_traffic(stage.world, victim, point, mode, nth)
     ran(point, mode, stage.database)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("nth", [1, 3])
 def test_the_coordinator_commits_a_group(stage: Stage, mode: str, nth: int) -> None:
-    under_traffic(stage, stage.world.coordinator, "store.commit", mode, nth)
+    survives(stage, stage.world.coordinator, "store.commit", mode, nth)
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -146,7 +138,7 @@ def test_a_persons_command_is_done_or_not_at_all(stage: Stage, point: str, mode:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("point", ["tcc.try", "tcc.intent", "local.commit", "tcc.confirm", "tcc.cancel"])
 def test_a_participant_in_a_transfer(stage: Stage, point: str, mode: str) -> None:
-    under_traffic(stage, next(stage.victims), point, mode)
+    survives(stage, next(stage.victims), point, mode)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -219,5 +211,7 @@ def test_every_boundary_has_its_cases() -> None:
     expected = {
         "store.commit", "store.take_over", "store.migrate", "store.group", "store.add_token", "store.drop_token", "store.forget",
         "tcc.try", "tcc.intent", "local.commit", "tcc.confirm", "tcc.cancel", "fence.purge", "database.prepare",
+        "at.commit", "at.rollback",  # test_bank.py
+        "at.force", "at.accept",  # a person's commands, tests/integration/at/test_second_phases.py
     }  # fmt: skip
     assert expected == POINTS, "a new boundary needs its cases above"

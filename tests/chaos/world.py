@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from txcoord_proto.failpoints import Mode
 from txcoord_sdk import Client, ClientConfig
 from txcoord_sdk.testing import wait_until
 
 from tests.chaos import invariants
 from tests.chaos.child import Child, Coordinator, Failpoints
+from tests.chaos.matrix import SURVIVED
 from tests.chaos.tables import TABLES
 from tests.servers import free_port
 
@@ -39,11 +41,27 @@ class Mortal(Protocol):
     def dead(self) -> bool:
         """Whether it has."""
 
+    def start(self) -> None:
+        """Start it; returns when it is ready."""
+
+    def end(self) -> None:
+        """Kill it."""
+
     def restart(self) -> None:
         """Start it again without failpoints."""
 
     def log(self) -> str:
         """What it has logged."""
+
+
+class Driven(Protocol):
+    """A world in which transfers run."""
+
+    def drive(self, reached: Callable[[], bool], then: Callable[[], None]) -> None:
+        """Let transfers run until something is reached, then do what is to be done; every transfer ends."""
+
+    def check(self) -> None:
+        """Let a transfer succeed, wait until all is quiet, and look at everything."""
 
 
 def engine_of(url: str) -> Engine:
@@ -52,15 +70,36 @@ def engine_of(url: str) -> Engine:
     return create_engine(parsed.set(drivername=_DRIVERS[parsed.get_backend_name()]), pool_pre_ping=True)
 
 
-def create_bank(url: str) -> Engine:
-    """A bank's database."""
+def database_of(url: str, create: Callable[[Connection], None]) -> Engine:
+    """A database of the world's with its tables."""
     engine = engine_of(url)
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             connection.execute(text("PRAGMA journal_mode = WAL"))
+        create(connection)
+    return engine
+
+
+def create_bank(url: str) -> Engine:
+    """A bank's database."""
+
+    def create(connection: Connection) -> None:
         for statement in TABLES:
             connection.execute(text(statement))
-    return engine
+
+    return database_of(url, create)
+
+
+def under_traffic(world: Driven, victim: Mortal, point: str, mode: str, nth: int = 1) -> None:
+    """The victim reaches the failpoint while transfers run, and either dies and is restarted or goes on."""
+    if mode == SURVIVED:
+        said = victim.log().count(f"failpoint {point}, {Mode.UNKNOWN}")
+        victim.failpoints.set(f"{point}=unknown:error@{nth}")
+        world.drive(lambda: victim.log().count(f"failpoint {point}, {Mode.UNKNOWN}") > said, lambda: victim.failpoints.set(""))
+    else:
+        victim.failpoints.set(f"{point}={mode}:kill@{nth}")
+        world.drive(lambda: victim.dead, victim.restart)
+    world.check()
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from txcoord_proto.failpoints import Mode, durable, passes
+from txcoord_sdk.dialects import dialect_of
 
 from txcoord_rm.at.branch import LocalBranch
 from txcoord_rm.at.guard import Guard
@@ -24,12 +25,15 @@ class _Alone(Statements):
     def run(self, cursor: Any, work: Callable[[Statements], Result]) -> Result:
         """Run the statement that `work` gives to it, commit and tell."""
         try:
-            result = work(self)
-        except BaseException:
-            self._give_up(cursor)
-            raise
-        self._commit(cursor)
-        self.committed()
+            try:
+                result = work(self)
+            except BaseException:
+                self._give_up(cursor)
+                raise
+            self._commit(cursor)
+            self.committed()
+        finally:
+            self._restore_limits(cursor)
         return result
 
     @durable("local.commit")
@@ -44,7 +48,7 @@ class _Alone(Statements):
         except BaseException as error:
             dialect: Any = self.connection.dialect
             if dialect._txcoord_refused(error, self.connection.connection):
-                self.rolled_back()
+                self._give_up(cursor)  # on SQLite it is still open, and the next COMMIT would be its own
             else:
                 self.unknown(error)
             raise
@@ -75,6 +79,9 @@ class _Alone(Statements):
             self._open = False
             cursor.execute("ROLLBACK")
 
+    def _restore_limits(self, cursor: Any) -> None:
+        """Take back what the session was told for this one."""
+
     def _forget_limits(self) -> None:
         """There is nothing that knows of limits but the statement's own local transaction, which is gone."""
 
@@ -82,12 +89,20 @@ class _Alone(Statements):
 class LoneBranch(_Alone, LocalBranch):
     """The branch of one statement."""
 
+    _told = False
+
     def _forget_limits(self) -> None:
         self._begun = False
+
+    def _restore_limits(self, cursor: Any) -> None:
+        if self._told and (statement := dialect_of(self.connection.dialect.name).restore_limits):
+            with contextlib.suppress(Exception):  # the connection is lost, or it failed before it was told
+                cursor.execute(statement)
 
     def _limit(self) -> int:
         if self._begun or self.transaction.deadline == math.inf:
             return 0
+        self._told = True
         return max(1, math.ceil((self.transaction.deadline - time.monotonic()) * 1000))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 from txcoord_proto.errors import DeadlinePassedError, NotActiveError, TxcoordError
 from txcoord_proto.status import BranchType, PhaseOne
-from txcoord_sdk.local_transaction import start_limit
+from txcoord_sdk.local_transaction import OWN, start_limit
 from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.transaction.effects import Steps
 from txcoord_sdk.transaction.transaction import GlobalTransaction
@@ -97,9 +97,7 @@ class LocalBranch(Statements):
         parts = [tuple(keys[n : n + LOCK_KEYS]) for n in range(0, len(keys), LOCK_KEYS)] or [()]
         for part in parts:
             if undoes and not self._registered:
-                self._id = yield from transaction.register_steps(
-                    Registration(BranchType.AT, resource.name, part, lock_wait=wait, branch_id=self._id)
-                )
+                self._id = yield from transaction.register_steps(self._registration(part, wait))
                 self._registered = True
             else:
                 yield from transaction.register_steps(
@@ -107,12 +105,17 @@ class LocalBranch(Statements):
                 )
             self._held.update(part)
 
+    def _registration(self, keys: tuple[str, ...], wait: float) -> Registration:
+        return Registration(BranchType.AT, self.resource.name, keys, lock_wait=wait, branch_id=self._id)
+
     # ------------------------------------------------------------ its end
 
     def before_commit(self, in_doubt: bool) -> None:
         """See `Enlistment.before_commit`."""
         self._check()
         self.transaction.check_deadline()
+        if in_doubt:  # PostgreSQL answers the COMMIT of a failed transaction with a silent ROLLBACK, and this with an error
+            self.connection.exec_driver_sql("SELECT 1", execution_options=OWN)
         self._lock_rest(frozenset(), True)
 
     def committed(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from txcoord_rm.capture.port import Result
-from txcoord_rm.sql.statement import Verb
+from txcoord_rm.sql.statement import Statement, Verb
 
 if TYPE_CHECKING:
     from txcoord_rm.at.resource import Resource
@@ -76,19 +76,27 @@ class Cursor:
         if statement.verb in _CAPTURED:
             cursor = self._capturing()
             return self._take(self._local.run(cursor, lambda branch: branch.execute(cursor, statement, parameters)))
-        if statement.functions or statement.verb is Verb.SAVEPOINT:
-            self._resource.capture.admit(self._cursor if self._plain is None else self._plain(), statement)
-        self._local.pass_by(statement.verb)
-        return self._cursor.execute(sql) if parameters is None else self._cursor.execute(sql, parameters)
+        return self._pass_by(statement, self._cursor.execute, sql, *(() if parameters is None else (parameters,)))
 
     def executemany(self, sql: str, rows: Sequence[Any]) -> Any:
         """See DB-API. Raises like `execute`."""
         self._result = None
         statement = self._resource.recognise(sql, ())
         if statement.verb not in _CAPTURED:
-            return self._cursor.executemany(sql, rows)
+            return self._pass_by(statement, self._cursor.executemany, sql, rows)
         cursor = self._capturing()
         return self._take(self._local.run(cursor, lambda branch: branch.execute_many(cursor, statement, list(rows))))
+
+    def _pass_by(self, statement: Statement, run: Callable[..., Any], *given: Any) -> Any:
+        if statement.functions or statement.verb is Verb.SAVEPOINT:
+            self._resource.capture.admit(self._capturing(), statement)
+        self._local.pass_by(statement.verb)
+        try:
+            return run(*given)
+        except Exception as error:
+            if (known := self._local.known()) is not None:
+                known.failed(error)
+            raise
 
     def _capturing(self) -> Any:
         return self._cursor if self._plain is None else self._plain()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine
 from txcoord_proto.errors import ConfigurationError, TransactionEndedError
 from txcoord_sdk.context import current
-from txcoord_sdk.local_transaction import WatchedDialect, commits_by_itself, enlist, open_state
+from txcoord_sdk.dialects import dialect_of
+from txcoord_sdk.local_transaction import WatchedDialect, check_can_enlist, commits_by_itself, enlist, open_state
 from txcoord_sdk.tcc.branch import current_branch
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
@@ -24,26 +25,31 @@ from txcoord_rm.at.resource import LocalWrites
 from txcoord_rm.at.statements import Statements
 from txcoord_rm.capture.port import Result
 from txcoord_rm.sql.statement import Verb
+from txcoord_rm.xa.hook import XaDialect
+from txcoord_rm.xa.locked import LockedXaBranch
+from txcoord_rm.xa.mode import Mode
 
 if TYPE_CHECKING:
     from txcoord_rm.at.resource import Resource
+    from txcoord_rm.xa.resource import XaResource
 
 _SELECT = frozenset({"SELECT", "select"})
 _SHOWN = 200
 
 
-def hook(engine: Engine, resource: Resource) -> None:
-    """Have statements of `engine` inside global transactions captured."""
+def hook(engine: Engine, resource: Resource, xa: XaResource | None) -> None:
+    """Have statements of `engine` inside global transactions captured, or prepared where `xa` says so."""
     dialect: Any = engine.dialect
     kind = type(dialect)
     assert issubclass(kind, WatchedDialect), "a bound engine is watched"
     dialect._txcoord_resource = resource
     dialect._txcoord_ignores = resource.local_writes is LocalWrites.IGNORE
+    dialect._txcoord_xa = xa
     dialect._txcoord_seen = {}
     own: dict[str, Any] = {"supports_statement_cache": kind.supports_statement_cache}
     context = dialect.execution_ctx_cls
     own["execution_ctx_cls"] = type(f"Enrolled{context.__name__}", (EnrolledContext, context), {})
-    dialect.__class__ = type(f"Enrolled{kind.__name__}", (EnrolledDialect, kind), own)
+    dialect.__class__ = type(f"Enrolled{kind.__name__}", (EnrolledDialect, XaDialect, kind), own)
 
 
 def resource_of_engine(engine: Engine) -> Resource | None:
@@ -64,6 +70,8 @@ class EnrolledContext:
             return cursor
         if self.execution_options.get("txcoord_own") or current_branch() is not None:
             return cursor
+        if not dialect._txcoord_locks and dialect._txcoord_takes_xa(self.root_connection, transaction):
+            return cursor  # the dialect sees the statement
         local = _Local(self, transaction)
         if transaction is None and dialect._txcoord_ignores and not is_within() and local.known() is None:
             dialect._txcoord_see(self)
@@ -102,6 +110,8 @@ class _Local:
             )
         if not commits_by_itself(self._connection):
             return work(self._statements())
+        if self._dialect._txcoord_takes_xa(self._connection, transaction):
+            check_can_enlist(self._connection)  # which refuses it
         if transaction is None:
             return LoneGuard(resource, self._connection, True).run(cursor, work)
         return LoneBranch(resource, transaction, self._connection, True).run(cursor, work)
@@ -116,9 +126,11 @@ class _Local:
         if isinstance(found, LocalBranch) or (found is not None and transaction is None):
             return found
         resource = self._dialect._txcoord_resource
-        seen: str | None = self._dialect._txcoord_seen.get(id(self._connection.connection.dbapi_connection))
+        raw = self._connection.connection.dbapi_connection
+        seen: str | None = self._dialect._txcoord_seen.get(id(raw))
+        fresh = seen is None and not dialect_of(self._dialect.name).is_open(raw)  # an event, or a TCC try, is not seen here
         if transaction is None:
-            guard = Guard(resource, self._connection, seen is None)
+            guard = Guard(resource, self._connection, fresh)
             enlist(self._connection, guard)
             return guard
         if seen or found is not None:
@@ -126,7 +138,17 @@ class _Local:
                 f"this local transaction has written before the global one began ({(seen or '')[:_SHOWN]!r}), which a global "
                 "rollback would not undo: commit it first, or begin the global transaction before it"
             )
-        branch = LocalBranch(resource, transaction, self._connection, seen is None)
+        xa = self._dialect._txcoord_xa
+        branch: LocalBranch
+        if self._dialect._txcoord_takes_xa(self._connection, transaction):
+            branch = LockedXaBranch(xa, transaction, self._connection, fresh)
+        elif xa is not None and xa.mode is Mode.XA:
+            raise ConfigurationError(
+                f"{self._connection.engine.url!r} is enrolled in mode 'xa' and has no undo log: enrol it in mode 'at', and say "
+                "`with txcoord_rm.mode('xa'):` for blocks of the other mode"
+            )
+        else:
+            branch = LocalBranch(resource, transaction, self._connection, fresh)
         enlist(self._connection, branch)
         return branch
 

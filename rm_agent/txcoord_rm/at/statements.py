@@ -64,7 +64,16 @@ class Statements(ABC):
     def pass_by(self, verb: Verb) -> None:
         """A statement that needs no capture is about to run."""
         self._fresh = False
-        self._again |= verb is Verb.ROLLBACK_TO
+        if verb is Verb.ROLLBACK_TO:
+            self._again = True
+            self._forget_limits()
+
+    def failed(self, error: BaseException) -> None:
+        """A statement has failed, after which some databases begin anew without what ran before."""
+        if not self.resource.capture.redoes:
+            self._exact = False
+            if dialect_of(self.connection.dialect.name).transient(error):
+                self._lost = error
 
     def execute(self, cursor: Any, statement: Statement, parameters: Any) -> Result:
         """Run a statement that changes or locks rows.
@@ -116,8 +125,7 @@ class Statements(ABC):
             if (meant := self._meant(error, recording=False)) is not None:
                 self._lost = meant
                 raise meant from error
-            if not self.resource.capture.redoes and dialect_of(self.connection.dialect.name).transient(error):
-                self._lost = error  # the database may have rolled back more than the statement, and begun anew
+            self.failed(error)
             raise
 
     def _run_in_order(self, cursor: Any, statement: Statement, foreseen: frozenset[str] | None, run: Run) -> Result:
@@ -130,7 +138,7 @@ class Statements(ABC):
             self._lock_rest(result.keys, undoes)
         elif statement.verb is Verb.INSERT and not statement.assigned:
             result = run(self._entry(cursor, undoes))
-            self._owed |= {short(key) for key in result.keys} - self._held
+            self._owed |= {short(key) for key in result.keys}  # be they held: their branch may not be registered
         elif fresh:
             result = self._run_again(cursor, run, undoes, lambda: None, lambda: self._roll_back(cursor))
         elif self.resource.capture.redoes:

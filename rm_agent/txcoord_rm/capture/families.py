@@ -24,7 +24,7 @@ def flavour_of(dialect: Dialect) -> Flavour:
     match dialect.name:
         case "postgresql" if binds in (Binds.PERCENT, Binds.DOLLAR):
             return Flavour(Family.POSTGRESQL, binds)
-        case "mysql" | "mariadb" if binds is not None:
+        case "mysql" | "mariadb" if binds is Binds.PERCENT:
             return Flavour(Family.MYSQL, binds, backslashes=True)  # as servers are; another session is refused
         case "sqlite" if binds is Binds.QUESTION:
             return Flavour(Family.SQLITE, Binds.NATIVE)

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, select, text, tuple_, update
+from sqlalchemy.dialects import mysql
 from txcoord_sdk.dialects import dialect_of
 
 from txcoord_rm.undo.item import FORMAT, Change, CorruptRecordError, UndoRecord
@@ -30,14 +31,15 @@ _FAMILIES: dict[str, Callable[[Connection], FamilyUndo]] = {
     "sqlite": SqliteUndo,
 }
 _FORGET = text(
-    "DELETE FROM txcoord_undo_log WHERE state = 'IMAGE' AND ctid = ANY (ARRAY("
-    "SELECT l.ctid FROM unnest(string_to_array(CAST(:xids AS text), ','), "
-    "CAST(string_to_array(CAST(:branch_ids AS text), ',') AS bigint[])) AS d (xid, branch_id), LATERAL ("
-    "SELECT u.ctid FROM txcoord_undo_log AS u WHERE u.branch_id = d.branch_id AND u.xid = d.xid AND u.state = 'IMAGE' OFFSET 0"
-    ") AS l))"
+    "DELETE FROM txcoord_undo_log AS l WHERE l.state = 'IMAGE' "
+    "AND l.branch_id = ANY (CAST((SELECT string_to_array(CAST(:branch_ids AS text), ',')) AS bigint[])) "
+    "AND ((CAST(l.xid AS text), l.branch_id) IN (SELECT d.xid, d.branch_id FROM unnest("
+    "string_to_array(CAST(:xids AS text), ','), CAST(string_to_array(CAST(:branch_ids AS text), ',') AS bigint[])"
+    ") AS d (xid, branch_id))) IS TRUE"
 )
-# Branch by branch through the primary key: statistics of a table that empties and fills again are never right, and with a plain
-# join PostgreSQL reads the whole table for each batch. Texts, since drivers take longer over an array than the database.
+# By the primary key, whatever statistics say: those of a table that empties and fills again are never right, and with a plain
+# join PostgreSQL reads the whole table for each batch. `IS TRUE` keeps the pairs a table of hashes. Texts, since drivers take
+# longer over an array than the database does.
 _AT_ONCE = 500
 """Branches that one statement forgets where each is a parameter."""
 
@@ -61,7 +63,7 @@ def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Fac
     family.prepare()
     guard = {"seq": 1, "state": "GUARD", "xid": xid, "format": FORMAT, "created_at": dialect.now}
     guards = [guard | {"branch_id": branch_id} for branch_id in sorted(branch_ids)]
-    connection.execute(dialect.insert_if_absent(undo_log).values(guards))
+    _insert_absent(connection, guards)
     items = changes_of(connection, family, xid, branch_ids)
     differences = Restorer(connection, family, facts).restore(items)
     if not differences:
@@ -137,6 +139,17 @@ def _delete(connection: Connection, keys: Sequence[tuple[int, int]]) -> int:
         which = tuple_(undo_log.c.branch_id, undo_log.c.seq).in_(some)
         gone += connection.execute(delete(undo_log).where(which, undo_log.c.state == "IMAGE")).rowcount
     return gone
+
+
+def _insert_absent(connection: Connection, guards: Sequence[dict[str, Any]]) -> None:
+    """Insert guards where branches have no first row, and lock those that have one.
+
+    On InnoDB an INSERT IGNORE only shares the lock of a row that it finds: two rollbacks would then wait for each other.
+    """
+    if connection.dialect.name in ("mysql", "mariadb"):
+        connection.execute(mysql.insert(undo_log).values(guards).on_duplicate_key_update(seq=undo_log.c.seq))
+    else:
+        connection.execute(dialect_of(connection.dialect.name).insert_if_absent(undo_log).values(guards))
 
 
 def _check(branch_id: int, rows: Sequence[Any], xid: str) -> None:

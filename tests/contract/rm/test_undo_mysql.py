@@ -275,6 +275,17 @@ def test_a_phase_one_that_is_under_way_is_waited_for(maria: Maria, commits: bool
     assert maria.log() == [(5, 1, "UNDONE" if commits else "GUARD")]
 
 
+@pytest.mark.parametrize("wrote", [True, False])
+def test_two_rollbacks_at_once_undo_once(maria: Maria, wrote: bool) -> None:
+    before = maria.state("acct")
+    for n in range(1, 9):
+        branch = maria.branch("UPDATE acct SET bal = bal + 1", "DELETE FROM acct WHERE id = 1") if wrote else n
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(maria.undo, [branch, branch])) == [[], []]
+        assert maria.state("acct") == before
+    assert {state for _, _, state in maria.log()} == {"UNDONE" if wrote else "GUARD"}
+
+
 def test_branches_that_run_at_once_do_not_lock_each_other_out(maria: Maria) -> None:
     engine = maria.engine()
     with engine.connect() as one, engine.connect() as two:

@@ -34,10 +34,14 @@ class World:
         address: Of the coordinator.
         url: Of its database, with a driver.
         plain_url: The same with a synchronous driver, for looking at it from outside.
+        mode: Of its local transactions.
+        starts: Whether the client starts, so that it serves the database.
         options: Further arguments of the engine.
     """
 
-    def __init__(self, client: Client, address: str, url: str, plain_url: str, **options: Any) -> None:
+    def __init__(
+        self, client: Client, address: str, url: str, plain_url: str, mode: str = "at", starts: bool = True, **options: Any
+    ) -> None:
         self.client = client
         self.url = url
         self.is_async = any(f"+{driver}" in url for driver in ASYNC)
@@ -45,13 +49,13 @@ class World:
         self.outside = create_engine(plain_url)
         self.aengine = create_async_engine(url, **options) if self.is_async else None
         self.engine: Any = self.aengine.sync_engine if self.aengine is not None else create_engine(url, **options)
-        enroll(self.aengine or self.engine, client)
+        enroll(self.aengine or self.engine, client, mode=mode)
         found = resource_of_engine(self.engine)
         assert found is not None
         self.resource = found
-        if self.is_async:
+        if self.is_async and starts:
             self.run(self._start())
-        else:
+        elif starts:
             client.start()
             wait_until(self._is_served, what="our tables and second phases")
         self._operator = Coordinator((address,), "", None, 10.0)

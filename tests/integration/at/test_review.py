@@ -1,0 +1,178 @@
+"""Schedules in which a local transaction could commit what is not undone, or lose what it has done, without a word."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+from txcoord_proto.errors import TxcoordError, UnsupportedSqlError
+from txcoord_sdk import tcc
+
+from tests.integration.at.test_locks import Holder, pay, waits
+from tests.integration.at.test_sessions import ACCOUNTS, FILL, START, add, all_of
+from tests.integration.at.world import World
+
+
+@pytest.fixture
+def accounts(world: World) -> World:
+    world.script(ACCOUNTS, FILL)
+    return world
+
+
+@pytest.fixture
+def bank(sync_world: World) -> World:
+    sync_world.script(ACCOUNTS, FILL)
+    return sync_world
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def test_an_insert_after_a_locking_read_of_its_key_is_undone(accounts: World) -> None:
+    if accounts.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no locking reads")
+
+    def work(session: Session) -> None:
+        assert session.execute(text("SELECT id FROM account WHERE id = 10 FOR UPDATE")).all() == []
+        session.execute(text("INSERT INTO account VALUES (10, 'joe', 7)"))
+
+    accounts.globally(work, undo=True)
+    assert all_of(accounts) == START
+
+
+def test_a_local_transaction_that_the_database_has_given_up_is_not_reported_done(accounts: World) -> None:
+    def work(session: Session) -> None:
+        connection = session.connection()
+        connection.execute(text("UPDATE account SET balance = balance - 10 WHERE id = 1"))
+        with contextlib.suppress(DBAPIError):
+            connection.execute(text("SELECT nonsense FROM account"))
+
+    try:
+        accounts.globally(work)
+    except Exception:
+        expected = START
+    else:
+        expected = [(1, "ann", 90), *START[1:]]
+    assert all_of(accounts) == expected
+
+
+def test_many_calls_of_a_function_that_writes_are_refused(bank: World) -> None:
+    if bank.engine.dialect.name != "postgresql":
+        pytest.skip("functions that write are PostgreSQL's here")
+    bank.script(
+        "CREATE FUNCTION pay(integer, integer) RETURNS void LANGUAGE sql AS "
+        "'UPDATE account SET balance = balance + $2 WHERE id = $1'"
+    )
+
+    def work(session: Session) -> None:
+        session.connection().exec_driver_sql("SELECT pay(%s, %s)", [(1, 5), (2, 5)])
+
+    with pytest.raises(UnsupportedSqlError, match="pay"):
+        bank.globally(work)
+    assert all_of(bank) == START
+
+
+def test_a_redone_first_statement_keeps_what_was_written_below(bank: World, pool: ThreadPoolExecutor) -> None:
+    def work(session: Session) -> None:
+        raw: Any = session.connection().connection
+        cursor = raw.cursor()
+        cursor.execute("UPDATE account SET owner = 'bea' WHERE id = 2")
+        cursor.close()
+        session.execute(text("UPDATE account SET balance = balance + 1 WHERE id + 0 = 1"))
+
+    holder = Holder(bank, pool, pay(1, 10))
+    second = pool.submit(bank.globally, work)
+    with contextlib.suppress(AssertionError):
+        waits(bank, second)
+    holder.end()
+    try:
+        second.result(20)
+    except TxcoordError:
+        assert all_of(bank) == [(1, "ann", 110), (2, "bob", 100), (3, "cid", 100)]
+    else:
+        assert all_of(bank) == [(1, "ann", 111), (2, "bea", 100), (3, "cid", 100)]
+
+
+def test_a_redone_first_statement_keeps_the_try_before_it(bank: World, pool: ThreadPoolExecutor) -> None:
+    @tcc("rename", client=bank.client)
+    def rename(session: Session) -> None:
+        session.execute(text("UPDATE account SET owner = 'bea' WHERE id = 2"))
+
+    @rename.confirm
+    def _confirm(session: Session) -> None:
+        """Nothing to do."""
+
+    @rename.cancel
+    def _cancel(session: Session) -> None:
+        session.execute(text("UPDATE account SET owner = 'bob' WHERE id = 2"))
+
+    def work(session: Session) -> None:
+        rename(session)
+        session.execute(text("UPDATE account SET balance = balance + 1 WHERE id + 0 = 1"))
+
+    bank.resource.lock_wait = 0.5
+    holder = Holder(bank, pool, pay(1, 10))
+    second = pool.submit(bank.globally, work)
+    with contextlib.suppress(AssertionError):
+        waits(bank, second)
+    holder.end()
+    try:
+        second.result(20)
+    except TxcoordError:
+        assert all_of(bank) == [(1, "ann", 110), (2, "bob", 100), (3, "cid", 100)]
+    else:
+        assert all_of(bank) == [(1, "ann", 111), (2, "bea", 100), (3, "cid", 100)]
+
+
+def test_a_commit_of_one_statement_that_is_refused_leaves_nothing_open(bank: World) -> None:
+    if bank.engine.dialect.name != "sqlite":
+        pytest.skip("a failed COMMIT leaves the transaction open on SQLite only")
+    engine = bank.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection, contextlib.ExitStack() as within:
+        connection.exec_driver_sql("PRAGMA busy_timeout = 50")
+        within.enter_context(bank.client.global_transaction(name="auto"))
+        with bank.outside.connect() as reader:
+            rows = reader.exec_driver_sql("SELECT id FROM account")
+            assert rows.fetchone() is not None
+            with pytest.raises(OperationalError, match="locked"):
+                add(7)(Session(connection))
+            rows.close()
+        connection.commit()
+        assert all_of(bank) == START
+        connection.execute(text("UPDATE account SET balance = 1 WHERE id = 1"))
+    assert all_of(bank)[0] == (1, "ann", 1)
+
+
+def test_limits_of_one_statement_end_with_it(bank: World) -> None:
+    if bank.engine.dialect.name not in ("mysql", "mariadb"):
+        pytest.skip("limits are the session's on MariaDB")
+    limits = "SELECT @@SESSION.wait_timeout, @@SESSION.innodb_lock_wait_timeout"
+    engine = bank.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        before = connection.exec_driver_sql(limits).one()
+        with bank.client.global_transaction(name="auto", timeout=20):
+            add(7)(Session(connection))
+        assert connection.exec_driver_sql(limits).one() == before
+
+
+def test_limits_end_with_a_local_transaction_of_which_a_part_was_rolled_back(bank: World) -> None:
+    if bank.engine.dialect.name not in ("mysql", "mariadb"):
+        pytest.skip("limits are the session's on MariaDB")
+    limits = "SELECT @@SESSION.wait_timeout, @@SESSION.innodb_lock_wait_timeout"
+    with bank.engine.connect() as connection:
+        before = connection.exec_driver_sql(limits).one()
+        connection.commit()
+        with bank.client.global_transaction(name="part", timeout=20):
+            connection.execute(text("UPDATE account SET balance = 1 WHERE id = 1"))
+            connection.begin_nested().rollback()
+            connection.commit()
+        assert connection.exec_driver_sql(limits).one() == before
