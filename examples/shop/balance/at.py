@@ -1,7 +1,11 @@
-"""The balance service in AT mode, the default: what it would be without global transactions, and one line."""
+"""The balance service in AT mode, the default: what it would be without global transactions, and one line.
+
+XA mode is the same code; an argument of that line differs.
+"""
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 
 from fastapi import HTTPException
@@ -14,7 +18,7 @@ from examples.shop.database import open_database
 
 client = connect(service="balance")
 engine = open_database("balance")
-enroll(engine, client)  # that line
+enroll(engine, client, mode=os.environ.get("SHOP_MODE", "at"))  # that line; "at" may be left out
 
 
 async def debit(customer: str, amount: Decimal) -> None:

@@ -1,7 +1,11 @@
-"""The order service in AT mode, the default: what it would be without global transactions, and one line."""
+"""The order service in AT mode, the default: what it would be without global transactions, and one line.
+
+XA mode is the same code; an argument of that line differs.
+"""
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 
 from sqlalchemy import insert
@@ -13,7 +17,7 @@ from examples.shop.order.database import orders
 
 client = connect(service="order")
 engine = open_database("order")
-enroll(engine, client)  # that line
+enroll(engine, client, mode=os.environ.get("SHOP_MODE", "at"))  # that line; "at" may be left out
 
 
 async def record(order_id: str, customer: str, sku: str, quantity: int, gift: str | None, amount: Decimal) -> None:

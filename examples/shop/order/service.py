@@ -1,6 +1,6 @@
 """The order service: begins the global transaction, writes the order and calls the other two services.
 
-How the order is written is in `at`, or in `tcc`, as SHOP_MODE says.
+How the order is written is in `at`, for AT and XA, or in `tcc`, as SHOP_MODE says.
 """
 
 from __future__ import annotations

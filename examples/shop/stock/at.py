@@ -1,7 +1,11 @@
-"""The stock service in AT mode, the default: what it would be without global transactions, and one line."""
+"""The stock service in AT mode, the default: what it would be without global transactions, and one line.
+
+XA mode is the same code; an argument of that line differs.
+"""
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +20,7 @@ from examples.shop.stock.database import stock
 
 client = connect(service="stock")
 engine = open_database("stock")
-enroll(engine, client)  # that line
+enroll(engine, client, mode=os.environ.get("SHOP_MODE", "at"))  # that line; "at" may be left out
 
 
 async def reserve(session: AsyncSession, sku: str, quantity: int) -> Decimal:

@@ -1,4 +1,4 @@
-"""The stock service: its routes; what they do is in `at`, or in `tcc`, as SHOP_MODE says."""
+"""The stock service: its routes; what they do is in `at`, for AT and XA, or in `tcc`, as SHOP_MODE says."""
 
 from __future__ import annotations
 
