@@ -106,6 +106,11 @@ class Scene:
         self.loop.close()
 
 
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("txcoord_sdk.database.LOCK_WAIT_SECONDS", 2)
+
+
 @pytest.fixture(params=["postgres+psycopg", "postgres18+asyncpg", "mariadb+pymysql", "mariadb+aiomysql"])
 def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     server, driver = request.param.split("+")
