@@ -182,3 +182,17 @@ def test_a_wait_that_its_own_decision_ends_gives_back_no_lock_that_another_branc
     assert locks.free_for(None, DB, ("a",)) is other, "its branch has yet to put back what was before"
     books.settle(other.branches[0])
     assert locks.count == 0
+
+
+def test_locks_are_given_back_by_the_last_branch_even_if_it_has_none_itself() -> None:
+    books = Books()
+    holder = held(books, "a")
+    _, branch = books.register(holder.xid, DB, BranchType.AT)
+    books.report(holder.xid, branch)
+    books.rollback(holder.xid)
+    request = wait(books, books.begin(), "a")
+    for settled in holder.branches:
+        assert books.told(request) is None
+        books.settle(settled)
+        books.commit_group()
+    assert books.told(request) is OK

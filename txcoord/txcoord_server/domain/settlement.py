@@ -185,7 +185,8 @@ class Settler:
         transaction.open -= 1
         self._ledger.overdue.discard(branch)
         self._ledger.effects.branches[branch] = None
-        if branch.lock_keys and not (branch.type is BranchType.AT and transaction.decision is Decision.COMMIT):
+        # Also where this one has no keys: it may be the last that needed those of others.
+        if self._ledger.locks.count and not (branch.type is BranchType.AT and transaction.decision is Decision.COMMIT):
             self._release(transaction, branch.resource, now)
         if not transaction.open:
             self.finish(transaction, now)
