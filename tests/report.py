@@ -12,7 +12,7 @@ from tests.chaos import matrix
 _FOUNDATION = ("unit", "contract", "integration", "acceptance", "simulation", "chaos", "servers", "house", "docs")
 SHARES = {
     "the foundation and TCC": (9.0, _FOUNDATION),
-    "AT and XA": (8.0, ("unit/rm", "contract/rm")),
+    "AT and XA": (8.0, ("unit/rm", "contract/rm", "integration/at", "integration/xa")),
 }
 """Minutes, and the folders under tests/ that share them; of a folder those within it that are named have a share of their own."""
 _APART = frozenset(folder for _, folders in SHARES.values() for folder in folders if "/" in folder)
