@@ -10,5 +10,5 @@ from tests.contract.rm.maria import Maria
 
 @pytest.mark.parametrize("how", ["FOR UPDATE", "LOCK IN SHARE MODE"])
 def test_a_read_that_locks_is_refused(maria: Maria, how: str) -> None:
-    with pytest.raises(UnsupportedSqlError, match="does not take their global locks on this database"):
+    with pytest.raises(UnsupportedSqlError, match="global locks of a locking read are not taken here"):
         maria.run(f"SELECT bal FROM acct WHERE id = 1 {how}")

@@ -132,7 +132,6 @@ def test_what_it_does(recogniser: Recogniser, sql: str, verb: Verb) -> None:
         (SQLITE, "PRAGMA foreign_keys = ON", "how the session reads SQL"),
         (SQLITE, "PRAGMA recursive_triggers(table_list)", "how the session reads SQL"),
         (SQLITE, "SELECT total_changes()", "counts rows that txcoord writes"),
-        (SQLITE, "BEGIN IMMEDIATE", "end the local transaction"),
         (SQLITE, "UPDATE t INDEXED BY i SET a = 1", "not recognised"),
         (SQLITE, "SELECT load_extension('x')", "cannot be taken back"),
     ],
