@@ -201,8 +201,7 @@ def _stuck(stage: Stage, wish: Wish, decision: str, strike: Callable[[], None]) 
     wait_for = way.commit_waits_for if decision == "COMMITTING" else way.rollback_waits_for
     with ExitStack() as held:
         with stage.slow_money(wish.customer):
-            order_id, answer = stage.order_later(wish.customer, wish.sku, wish.quantity)
-            stage.goods_while_unpaid()
+            order_id, answer = stage.order_until_goods_move(wish.customer, wish.sku, wish.quantity)
             held.enter_context(stage.slow_second_phase(wish.sku, wait_for))
         stage.decided(order_id, decision)
         as_it_was = stage.moved(wish.sku, before) == way.moved.times(wish.quantity) and stage.ledger.pending("stock") == 1
