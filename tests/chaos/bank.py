@@ -139,7 +139,12 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
-def main() -> None:
+def serve(app: Callable[[Client, str], Callable[..., Iterable[bytes]]]) -> None:
+    """Run a service as the command line says: its name, its database, the coordinator's address, and a port.
+
+    Args:
+        app: Makes it of a client and the URL of the database.
+    """
     parser = argparse.ArgumentParser()
     for name in ("service", "database", "coordinator"):
         parser.add_argument(name)
@@ -149,10 +154,10 @@ def main() -> None:
         return
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(3)), daemon=True).start()
     client = connect(args.coordinator, service=args.service)
-    bank = Bank(client, create_engine(args.database))
-    with client, make_server("127.0.0.1", args.port, TransactionMiddleware(bank, client), Server, Quiet) as server:
+    made = app(client, args.database)
+    with client, make_server("127.0.0.1", args.port, TransactionMiddleware(made, client), Server, Quiet) as server:
         server.serve_forever()
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda client, database: Bank(client, create_engine(database)))

@@ -5,16 +5,11 @@ Each movement leaves a line in the ledger, in the same global transaction, so th
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
-from wsgiref.simple_server import make_server
 
 from sqlalchemy import Connection, Engine, create_engine, insert, make_url, text, update
 from sqlalchemy.exc import DBAPIError
@@ -22,10 +17,9 @@ from sqlalchemy.exc import TimeoutError as SqlTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 from txcoord_proto.errors import TxcoordError
 from txcoord_rm import enroll
-from txcoord_sdk import Client, connect, tcc
-from txcoord_sdk.carriers.wsgi import TransactionMiddleware
+from txcoord_sdk import Client, tcc
 
-from tests.chaos.bank import Quiet, Server
+from tests.chaos.bank import Server, serve
 from tests.chaos.tables import account, ledger
 
 LOCK_WAIT = 3.0
@@ -193,21 +187,6 @@ def open_engine(url: str) -> Engine:
     return create_engine(url, pool_size=_CONNECTIONS, pool_pre_ping=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    for name in ("service", "database", "coordinator"):
-        parser.add_argument(name)
-    parser.add_argument("port", type=int)
-    args = parser.parse_args()
-    if not sys.stdin.readline():
-        return
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(3)), daemon=True).start()
-    client = connect(args.coordinator, service=args.service)
-    office = Office(client, open_engine(args.database))
-    Server.request_queue_size = 64
-    with client, make_server("127.0.0.1", args.port, TransactionMiddleware(office, client), Server, Quiet) as server:
-        server.serve_forever()
-
-
 if __name__ == "__main__":
-    main()
+    Server.request_queue_size = 64
+    serve(lambda client, database: Office(client, open_engine(database)))

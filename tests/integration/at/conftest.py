@@ -1,15 +1,15 @@
-"""A coordinator for all tests of the folder, and a world for each driver."""
+"""A world for each driver, and accounts in it."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from txcoord_sdk import Client, connect
+from txcoord_sdk import Client
 from txcoord_sdk.testing import CoordinatorProcess
 
-from tests.integration.at.world import ASYNC, World
+from tests.integration.at.world import ACCOUNTS, ASYNC, FILL, World
 from tests.servers.fixtures import FreshUrl
 
 DRIVERS = [
@@ -24,27 +24,6 @@ DRIVERS = [
     "sqlite+aiosqlite",
 ]
 SYNC = {"postgres18": "psycopg", "postgres": "psycopg", "mariadb": "pymysql", "sqlite": "pysqlite"}
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def coordinator() -> Iterator[CoordinatorProcess]:
-    with CoordinatorProcess() as process:
-        yield process
-
-
-@pytest.fixture
-def connected(coordinator: CoordinatorProcess) -> Iterator[Callable[..., Client]]:
-    """Makes clients; each of a service of its own unless named."""
-    clients: list[Client] = []
-
-    def make(service: str = "") -> Client:
-        clients.append(connect(coordinator.address, service=service or f"shop{next(_numbers)}"))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
 
 
 @pytest.fixture(params=DRIVERS)
@@ -71,3 +50,23 @@ def _world(request: pytest.FixtureRequest, connected: Callable[..., Client], coo
     made = World(connected(), coordinator.address, plain.replace(f"+{SYNC[server]}", f"+{driver}"), plain)
     yield made
     made.close()
+
+
+@pytest.fixture
+def accounts(world: World) -> World:
+    """On every driver, with three of 100 each."""
+    world.script(ACCOUNTS, FILL)
+    return world
+
+
+@pytest.fixture
+def bank(sync_world: World) -> World:
+    """The same on every driver with which threads can work."""
+    sync_world.script(ACCOUNTS, FILL)
+    return sync_world
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any
@@ -16,21 +16,6 @@ from txcoord_proto.errors import DeadlinePassedError, LockConflictError, RolledB
 from tests.integration.at.world import World
 
 SECONDS = 20
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
-
-
-@pytest.fixture
-def accounts(sync_world: World) -> World:
-    sync_world.script(
-        "CREATE TABLE account (id integer PRIMARY KEY, owner varchar(20) NOT NULL, balance integer NOT NULL)",
-        "INSERT INTO account VALUES (1, 'ann', 100), (2, 'bob', 100), (3, 'cid', 100)",
-    )
-    return sync_world
 
 
 def pay(account: int, amount: int, by_key: bool = True) -> Callable[[Session], None]:
@@ -92,46 +77,46 @@ def waits(world: World, future: Future[Any]) -> None:
 
 @pytest.mark.parametrize("by_key", [True, False])
 @pytest.mark.parametrize("undo", [False, True])
-def test_the_second_waits_for_the_first(accounts: World, pool: ThreadPoolExecutor, by_key: bool, undo: bool) -> None:
-    holder = Holder(accounts, pool, pay(1, 10))
-    second = pool.submit(accounts.globally, pay(1, 1, by_key))
-    waits(accounts, second)
+def test_the_second_waits_for_the_first(bank: World, pool: ThreadPoolExecutor, by_key: bool, undo: bool) -> None:
+    holder = Holder(bank, pool, pay(1, 10))
+    second = pool.submit(bank.globally, pay(1, 1, by_key))
+    waits(bank, second)
     holder.end(undo)
     second.result(SECONDS)
-    assert balances(accounts) == [101 if undo else 111, 100, 100]
+    assert balances(bank) == [101 if undo else 111, 100, 100]
 
 
 @pytest.mark.parametrize("by_key", [True, False])
-def test_a_waiter_that_has_written_does_not_hold_up_the_rollback(accounts: World, pool: ThreadPoolExecutor, by_key: bool) -> None:
+def test_a_waiter_that_has_written_does_not_hold_up_the_rollback(bank: World, pool: ThreadPoolExecutor, by_key: bool) -> None:
     def both(session: Session) -> None:
         pay(2, 5)(session)
         pay(1, 1, by_key)(session)
 
-    holder = Holder(accounts, pool, pay(1, 10))
-    second = pool.submit(accounts.globally, both)
-    if accounts.resource.capture.waits:
-        waits(accounts, second)
+    holder = Holder(bank, pool, pay(1, 10))
+    second = pool.submit(bank.globally, both)
+    if bank.resource.capture.waits:
+        waits(bank, second)
         holder.end(undo=True)
         second.result(SECONDS)
     else:
         assert isinstance(second.exception(SECONDS), LockConflictError)
         holder.end(undo=True)
-    assert balances(accounts) == ([101, 105, 100] if accounts.resource.capture.waits else [100, 100, 100])
+    assert balances(bank) == ([101, 105, 100] if bank.resource.capture.waits else [100, 100, 100])
     assert holder.ended_in < 1.0
 
 
-def test_a_row_that_is_held_is_told_after_the_lock_wait(accounts: World, pool: ThreadPoolExecutor) -> None:
-    holder = Holder(accounts, pool, pay(1, 10))
-    accounts.resource.lock_wait = 0.2
+def test_a_row_that_is_held_is_told_after_the_lock_wait(bank: World, pool: ThreadPoolExecutor) -> None:
+    holder = Holder(bank, pool, pay(1, 10))
+    bank.resource.lock_wait = 0.2
     with pytest.raises(LockConflictError) as caught:
-        accounts.globally(pay(2, 5), pay(1, 1))
+        bank.globally(pay(2, 5), pay(1, 1))
     assert caught.value.retryable
     assert "account(id)=(1)" in str(caught.value)
     holder.end()
-    assert balances(accounts) == [110, 100, 100]
+    assert balances(bank) == [110, 100, 100]
 
 
-def test_a_circle_is_found_at_once_and_its_younger_member_gives_way(accounts: World, pool: ThreadPoolExecutor) -> None:
+def test_a_circle_is_found_at_once_and_its_younger_member_gives_way(bank: World, pool: ThreadPoolExecutor) -> None:
     began = time.monotonic()
     first_has, second_has = Event(), Event()
 
@@ -145,27 +130,27 @@ def test_a_circle_is_found_at_once_and_its_younger_member_gives_way(accounts: Wo
         assert first_has.wait(SECONDS)
         pay(1, 1)(session)
 
-    one = pool.submit(accounts.globally, pay(1, 1), first)
+    one = pool.submit(bank.globally, pay(1, 1), first)
     assert first_has.wait(SECONDS)
-    other = pool.submit(accounts.globally, pay(2, 1), second)
+    other = pool.submit(bank.globally, pay(2, 1), second)
     errors = [e for future in (one, other) if (e := future.exception(SECONDS)) is not None]
     assert len(errors) == 1
     assert isinstance(errors[0], (LockConflictError, RolledBackError)), repr(errors[0])
-    assert balances(accounts) == [101, 101, 100]
+    assert balances(bank) == [101, 101, 100]
     assert time.monotonic() - began < 5.0
 
 
-def test_nobody_waits_for_a_row_of_others_beyond_the_deadline(accounts: World, pool: ThreadPoolExecutor) -> None:
+def test_nobody_waits_for_a_row_of_others_beyond_the_deadline(bank: World, pool: ThreadPoolExecutor) -> None:
     def wait_for_it() -> None:
-        with accounts.client.global_transaction(name="late", timeout=1.0), Session(accounts.engine) as session:
+        with bank.client.global_transaction(name="late", timeout=1.0), Session(bank.engine) as session:
             pay(1, 1)(session)
             session.commit()
 
-    if accounts.engine.dialect.name == "sqlite":
+    if bank.engine.dialect.name == "sqlite":
         pytest.skip("SQLite itself waits, as long as its busy time-out says")
-    with accounts.outside.begin() as connection:  # somebody who knows nothing of global transactions
+    with bank.outside.begin() as connection:  # somebody who knows nothing of global transactions
         connection.execute(text("UPDATE account SET balance = 50 WHERE id = 1"))
         began = time.monotonic()
         assert isinstance(pool.submit(wait_for_it).exception(SECONDS), DeadlinePassedError)
         assert time.monotonic() - began < 5.0
-    assert balances(accounts) == [50, 100, 100]
+    assert balances(bank) == [50, 100, 100]

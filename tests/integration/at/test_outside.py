@@ -19,28 +19,13 @@ from tests.integration.at.world import World
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
-
-
-@pytest.fixture
-def accounts(sync_world: World) -> World:
-    sync_world.script(
-        "CREATE TABLE account (id integer PRIMARY KEY, owner varchar(20) NOT NULL, balance integer NOT NULL)",
-        "INSERT INTO account VALUES (1, 'ann', 100), (2, 'bob', 100), (3, 'cid', 100)",
-    )
-    return sync_world
-
-
-@pytest.fixture
-def careful(accounts: World, coordinator: CoordinatorProcess) -> Iterator[Callable[[str], tuple[Client, Engine]]]:
+def careful(bank: World, coordinator: CoordinatorProcess) -> Iterator[Callable[[str], tuple[Client, Engine]]]:
     """Makes another service on the same database that treats its own writes as it is told."""
     made: list[tuple[Client, Engine]] = []
 
     def make(local_writes: str) -> tuple[Client, Engine]:
         client = connect(coordinator.address, service=f"careful{len(made)}")
-        engine = create_engine(accounts.url)
+        engine = create_engine(bank.url)
         enroll(engine, client, local_writes=local_writes)
         client.start()
         made.append((client, engine))
@@ -54,10 +39,10 @@ def careful(accounts: World, coordinator: CoordinatorProcess) -> Iterator[Callab
 
 @pytest.mark.parametrize("undo", [False, True])
 def test_a_checked_write_waits_for_the_global_transaction(
-    accounts: World, pool: ThreadPoolExecutor, careful: Callable[[str], tuple[Client, Engine]], undo: bool
+    bank: World, pool: ThreadPoolExecutor, careful: Callable[[str], tuple[Client, Engine]], undo: bool
 ) -> None:
     _, engine = careful("check")
-    holder = Holder(accounts, pool, pay(1, 10))
+    holder = Holder(bank, pool, pay(1, 10))
 
     def write() -> None:
         with Session(engine) as session:
@@ -70,7 +55,7 @@ def test_a_checked_write_waits_for_the_global_transaction(
     assert not waiting.done()
     holder.end(undo)
     waiting.result(20)
-    assert balances(accounts) == [101 if undo else 111, 105, 100]
+    assert balances(bank) == [101 if undo else 111, 105, 100]
 
 
 def _write(engine: Engine, account: int) -> None:
@@ -80,21 +65,21 @@ def _write(engine: Engine, account: int) -> None:
 
 
 def test_it_does_not_wait_for_ever(
-    accounts: World, pool: ThreadPoolExecutor, careful: Callable[[str], tuple[Client, Engine]]
+    bank: World, pool: ThreadPoolExecutor, careful: Callable[[str], tuple[Client, Engine]]
 ) -> None:
     _, engine = careful("check")
     resource = resource_of_engine(engine)
     assert resource is not None
     resource.lock_wait = 0.2
-    holder = Holder(accounts, pool, pay(1, 10))
+    holder = Holder(bank, pool, pay(1, 10))
     with pytest.raises(LockTimeoutError) as caught:
         _write(engine, 1)
     assert caught.value.retryable
     holder.end()
-    assert balances(accounts) == [110, 100, 100]
+    assert balances(bank) == [110, 100, 100]
 
 
-def test_refused_writes_name_the_remedy(accounts: World, careful: Callable[[str], tuple[Client, Engine]]) -> None:
+def test_refused_writes_name_the_remedy(bank: World, careful: Callable[[str], tuple[Client, Engine]]) -> None:
     client, engine = careful("refuse")
     with pytest.raises(ConfigurationError, match="within a global transaction"):
         _write(engine, 1)
@@ -102,24 +87,24 @@ def test_refused_writes_name_the_remedy(accounts: World, careful: Callable[[str]
         assert session.scalar(text("SELECT count(*) FROM account")) == 3
     with client.global_transaction(name="inside"):
         _write(engine, 1)
-    assert balances(accounts) == [105, 100, 100]
+    assert balances(bank) == [105, 100, 100]
 
 
-def test_global_lock_checks_one_block(accounts: World, pool: ThreadPoolExecutor) -> None:
-    accounts.resource.lock_wait = 0.2
-    holder = Holder(accounts, pool, pay(1, 10))
+def test_global_lock_checks_one_block(bank: World, pool: ThreadPoolExecutor) -> None:
+    bank.resource.lock_wait = 0.2
+    holder = Holder(bank, pool, pay(1, 10))
 
     @global_lock()
     def write() -> None:
-        _write(accounts.engine, 1)
+        _write(bank.engine, 1)
 
     with pytest.raises(LockTimeoutError):
         write()
-    _write(accounts.engine, 1)
-    assert balances(accounts)[0] == 115, "without it nobody asks: a dirty write"
+    _write(bank.engine, 1)
+    assert balances(bank)[0] == 115, "without it nobody asks: a dirty write"
     holder.end()
 
 
-def test_another_word_is_refused(accounts: World) -> None:
+def test_another_word_is_refused(bank: World) -> None:
     with pytest.raises(ConfigurationError, match="check"):
-        enroll(create_engine(accounts.url), accounts.client, local_writes="checked")
+        enroll(create_engine(bank.url), bank.client, local_writes="checked")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,26 +17,8 @@ from txcoord_sdk import Client, tcc
 from txcoord_sdk.testing import wait_until
 
 from tests.integration.at.test_locks import Holder, pay, waits
-from tests.integration.at.test_sessions import ACCOUNTS, FILL, START, add, all_of
+from tests.integration.at.test_sessions import START, add, all_of
 from tests.integration.at.world import Undo, World
-
-
-@pytest.fixture
-def accounts(world: World) -> World:
-    world.script(ACCOUNTS, FILL)
-    return world
-
-
-@pytest.fixture
-def bank(sync_world: World) -> World:
-    sync_world.script(ACCOUNTS, FILL)
-    return sync_world
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 def test_an_insert_after_a_locking_read_of_its_key_is_undone(accounts: World) -> None:
@@ -87,14 +69,8 @@ def test_many_calls_of_a_function_that_writes_are_refused(bank: World) -> None:
     assert all_of(bank) == START
 
 
-def test_a_redone_first_statement_keeps_what_was_written_below(bank: World, pool: ThreadPoolExecutor) -> None:
-    def work(session: Session) -> None:
-        raw: Any = session.connection().connection
-        cursor = raw.cursor()
-        cursor.execute("UPDATE account SET owner = 'bea' WHERE id = 2")
-        cursor.close()
-        session.execute(text("UPDATE account SET balance = balance + 1 WHERE id + 0 = 1"))
-
+def _all_or_nothing_behind_a_holder(bank: World, pool: ThreadPoolExecutor, work: Callable[[Session], None]) -> None:
+    """What `work` does to account 1, which another transaction holds, and to account 2 stays together."""
     holder = Holder(bank, pool, pay(1, 10))
     second = pool.submit(bank.globally, work)
     with contextlib.suppress(AssertionError):
@@ -106,6 +82,17 @@ def test_a_redone_first_statement_keeps_what_was_written_below(bank: World, pool
         assert all_of(bank) == [(1, "ann", 110), (2, "bob", 100), (3, "cid", 100)]
     else:
         assert all_of(bank) == [(1, "ann", 111), (2, "bea", 100), (3, "cid", 100)]
+
+
+def test_a_redone_first_statement_keeps_what_was_written_below(bank: World, pool: ThreadPoolExecutor) -> None:
+    def work(session: Session) -> None:
+        raw: Any = session.connection().connection
+        cursor = raw.cursor()
+        cursor.execute("UPDATE account SET owner = 'bea' WHERE id = 2")
+        cursor.close()
+        session.execute(text("UPDATE account SET balance = balance + 1 WHERE id + 0 = 1"))
+
+    _all_or_nothing_behind_a_holder(bank, pool, work)
 
 
 def test_a_redone_first_statement_keeps_the_try_before_it(bank: World, pool: ThreadPoolExecutor) -> None:
@@ -126,17 +113,7 @@ def test_a_redone_first_statement_keeps_the_try_before_it(bank: World, pool: Thr
         session.execute(text("UPDATE account SET balance = balance + 1 WHERE id + 0 = 1"))
 
     bank.resource.lock_wait = 0.5
-    holder = Holder(bank, pool, pay(1, 10))
-    second = pool.submit(bank.globally, work)
-    with contextlib.suppress(AssertionError):
-        waits(bank, second)
-    holder.end()
-    try:
-        second.result(20)
-    except TxcoordError:
-        assert all_of(bank) == [(1, "ann", 110), (2, "bob", 100), (3, "cid", 100)]
-    else:
-        assert all_of(bank) == [(1, "ann", 111), (2, "bea", 100), (3, "cid", 100)]
+    _all_or_nothing_behind_a_holder(bank, pool, work)
 
 
 def test_a_commit_of_one_statement_that_is_refused_leaves_nothing_open(bank: World) -> None:

@@ -16,26 +16,12 @@ from txcoord_rm import enroll
 from txcoord_sdk import Client, connect
 from txcoord_sdk.testing import wait_until
 
-from tests.integration.at.world import Undo, World
+from tests.integration.at.world import FILL, Undo, World
 
-ACCOUNTS = "CREATE TABLE account (id integer PRIMARY KEY, owner varchar(20) NOT NULL, balance integer NOT NULL)"
-FILL = "INSERT INTO account VALUES (1, 'ann', 100), (2, 'bob', 100), (3, 'cid', 100)"
 ACCOUNT = Table(
     "account", MetaData(), Column("id", Integer, primary_key=True), Column("owner", String(20)), Column("balance", Integer)
 )
 START = [(1, "ann", 100), (2, "bob", 100), (3, "cid", 100)]
-
-
-@pytest.fixture
-def accounts(world: World) -> World:
-    world.script(ACCOUNTS, FILL)
-    return world
-
-
-@pytest.fixture
-def bank(sync_world: World) -> World:
-    sync_world.script(ACCOUNTS, FILL)
-    return sync_world
 
 
 def add(amount: int, where: str = "id = 1") -> Callable[[Session], Any]:

@@ -19,6 +19,9 @@ from txcoord_server.commands.coordinator import Coordinator
 
 T = TypeVar("T")
 
+ACCOUNTS = "CREATE TABLE account (id integer PRIMARY KEY, owner varchar(20) NOT NULL, balance integer NOT NULL)"
+FILL = "INSERT INTO account VALUES (1, 'ann', 100), (2, 'bob', 100), (3, 'cid', 100)"
+
 ASYNC = frozenset({"asyncpg", "psycopg_async", "aiomysql", "asyncmy", "aiosqlite"})
 
 

@@ -1,40 +1,16 @@
-"""A coordinator for all tests of the folder, and services of their own with a stock table on each database."""
+"""Services of their own with a stock table on each database."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from txcoord_sdk import Client, connect
-from txcoord_sdk.testing import CoordinatorProcess
+from txcoord_sdk import Client
 
 from tests.servers.fixtures import FreshUrl
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def coordinator() -> Iterator[CoordinatorProcess]:
-    with CoordinatorProcess() as process:
-        yield process
-
-
-@pytest.fixture
-def connected(coordinator: CoordinatorProcess) -> Iterator[Callable[..., Client]]:
-    """Makes clients; each of a service of its own unless named."""
-    clients: list[Client] = []
-
-    def make(service: str = "") -> Client:
-        clients.append(connect(coordinator.address, service=service or f"stock{next(_numbers)}"))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A coordinator for all tests of the folder, and a world in XA mode for each driver."""
+"""A world in XA mode for each driver."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import pytest
 from txcoord_sdk import Client
 from txcoord_sdk.testing import CoordinatorProcess
 
-from tests.integration.at.conftest import connected, coordinator
 from tests.integration.at.world import ASYNC, World
 from tests.servers.fixtures import FreshUrl
-
-__all__ = ["connected", "coordinator"]
 
 DRIVERS = [
     "postgres18+psycopg",
