@@ -65,8 +65,7 @@ def timeout(stage: Stage) -> None:
     """Payment takes longer than the order may."""
     before = stage.ledger.goods("lamp")
     with stage.slow_money("ann"):
-        order_id, answer = stage.order_later("ann", "lamp")
-        stage.goods_while_unpaid()
+        order_id, answer = stage.order_until_goods_move("ann", "lamp")
         way = stage.ways["stock"]
         stage.expect(f"the lamp is {way.undecided}", stage.moved("lamp", before) == way.moved)
         stage.say(f"payment waits; after {PATIENCE:g} s the coordinator has had enough")
@@ -93,8 +92,7 @@ def restarted_participant(stage: Stage) -> None:
     """The stock service is stopped after its phase one and comes back when the decision is long made; nobody calls it."""
     before, way = stage.ledger.goods("tea"), stage.ways["stock"]
     with stage.slow_money("ann"):
-        order_id, answer = stage.order_later("ann", "tea")
-        stage.goods_while_unpaid()
+        order_id, answer = stage.order_until_goods_move("ann", "tea")
         stage.services["stock"].stop()
         stage.say(f"the tea is {way.undecided}; the stock service is stopped")
     stage.decided(order_id, "COMMITTING")

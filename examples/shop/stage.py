@@ -29,6 +29,7 @@ PATIENCE = 5.0
 CUSTOMERS = 32
 _ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "mysql": "mysql+aiomysql"}
 _SETTLE_SECONDS = 30.0
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +142,17 @@ class Stage:
         with held.get(wait_for, lambda: self.ledger.holding_undo_records("stock"))():
             yield
 
-    def order_until_goods_move(self, customer: str, sku: str, quantity: int) -> tuple[str, Future[Answer]]:
-        """Order, and once more where the answer is 503: the order service may still have a connection to one that was killed."""
-        while True:
+    def order_until_goods_move(self, customer: str, sku: str, quantity: int = 1) -> tuple[str, Future[Answer]]:
+        """Order, and wait until the stock service has done its phase one; the debit waits for `slow_money`.
+
+        Once more where the answer is 503: the order service may still have a connection to a service that was killed.
+        """
+        for _ in range(_TRIES):
             order_id, answer = self.order_later(customer, sku, quantity)
             wait_until(lambda: answer.done() or self.ledger.pending("stock") > 0, what="the stock service's phase one")  # noqa: B023
             if not answer.done() or answer.result().code != 503:
-                return order_id, answer
-
-    def goods_while_unpaid(self) -> None:
-        """Wait until the stock service has done its phase one; the debit waits for `slow_money`."""
-        wait_until(lambda: self.ledger.pending("stock") > 0, what="the stock service's phase one")
+                break
+        return order_id, answer
 
     def taking_part(self, order_id: str) -> None:
         """Wait until the stock service has registered its branch; its phase one waits for `slow_goods`."""
