@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
-from txcoord_proto.errors import ConfigurationError, TransactionEndedError
+from txcoord_proto.errors import ConfigurationError
 from txcoord_sdk.context import current
 from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.local_transaction import (
@@ -28,6 +28,7 @@ from txcoord_rm.at.alone import LoneBranch, LoneGuard
 from txcoord_rm.at.branch import LocalBranch
 from txcoord_rm.at.cursor import Cursor
 from txcoord_rm.at.guard import Guard, is_within
+from txcoord_rm.at.joining import check_same, written_before
 from txcoord_rm.at.resource import LocalWrites
 from txcoord_rm.at.statements import Statements
 from txcoord_rm.capture.port import Result
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from txcoord_rm.xa.resource import XaResource
 
 _SELECT = frozenset({"SELECT", "select"})
-_SHOWN = 200
 
 
 def hook(engine: Engine, resource: Resource, xa: XaResource | None) -> None:
@@ -125,12 +125,10 @@ class _Local:
 
     def _statements(self) -> Statements:
         found, transaction = self.known(), self._transaction
-        if isinstance(found, LocalBranch) and transaction not in (None, found.transaction):
-            raise TransactionEndedError(
-                f"this local transaction belongs to {found.transaction!r}, not to {transaction!r}: commit it first, or use "
-                "another connection or session"
-            )
-        if isinstance(found, LocalBranch) or (found is not None and transaction is None):
+        if isinstance(found, LocalBranch):
+            check_same(found.transaction, transaction)
+            return found
+        if found is not None and transaction is None:
             return found
         resource = self._dialect._txcoord_resource
         raw = self._connection.connection.dbapi_connection
@@ -141,10 +139,7 @@ class _Local:
             enlist(self._connection, guard)
             return guard
         if seen or found is not None:
-            raise ConfigurationError(
-                f"this local transaction has written before the global one began ({(seen or '')[:_SHOWN]!r}), which a global "
-                "rollback would not undo: commit it first, or begin the global transaction before it"
-            )
+            raise written_before(seen or "")
         check_will_hold_together(self._connection)
         xa = self._dialect._txcoord_xa
         branch: LocalBranch

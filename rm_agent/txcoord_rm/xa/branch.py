@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection
-from txcoord_proto.errors import TransactionEndedError
 from txcoord_proto.status import BranchType, PhaseOne
 from txcoord_sdk.local_transaction import limit
 from txcoord_sdk.session.requests import Registration
@@ -64,18 +63,6 @@ class XaBranch:
         self._registered = True
         transaction.local_opened(self, f"on {self._connection.engine.url!r}")
         limit(self._connection, transaction.deadline)
-
-    def check_same(self, transaction: GlobalTransaction | None) -> None:
-        """Refuse a statement in the name of another global transaction.
-
-        Raises:
-            TransactionEndedError: It is one.
-        """
-        if transaction is not None and transaction is not self.transaction:
-            raise TransactionEndedError(
-                f"this local transaction belongs to {self.transaction!r}, not to {transaction!r}: commit it first, or use "
-                "another connection or session"
-            )
 
     # ------------------------------------------------------------ its end
 

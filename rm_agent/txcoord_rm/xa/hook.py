@@ -16,6 +16,7 @@ from txcoord_sdk.local_transaction import WatchedDialect, commits_by_itself, enl
 from txcoord_sdk.tcc.branch import current_branch
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
+from txcoord_rm.at.joining import check_same, written_before
 from txcoord_rm.xa.branch import XaBranch
 from txcoord_rm.xa.locked import LockedXaBranch
 from txcoord_rm.xa.mode import Mode, current_mode
@@ -24,8 +25,6 @@ from txcoord_rm.xa.statements import Effect
 
 if TYPE_CHECKING:
     from txcoord_rm.xa.resource import XaResource
-
-_SHOWN = 200
 
 
 def xa_branch(state: LocalState | None) -> XaBranch | LockedXaBranch | None:
@@ -51,11 +50,7 @@ class XaDialect(WatchedDialect):
     """See `EnrolledDialect`."""
 
     def _txcoord_takes_xa(self, connection: Connection, transaction: GlobalTransaction | None) -> bool:
-        """Whether a statement on the connection runs in XA mode.
-
-        Raises:
-            ConfigurationError: It is to, and the database prepares no transactions.
-        """
+        """Whether a statement on the connection runs in XA mode."""
         if not getattr(connection, "_allow_autobegin", True):
             return False  # SQLAlchemy gets to know the database, outside any transaction
         state = open_state(connection)
@@ -73,10 +68,12 @@ class XaDialect(WatchedDialect):
         """See `WatchedDialect._txcoord_execute`."""
         context = rest[-1]
         branch = None
-        if context is not None and not context.execution_options.get("txcoord_own") and current_branch() is None:
+        if self._txcoord_locks or context is None:
+            pass  # its statements are captured
+        elif not context.execution_options.get("txcoord_own") and current_branch() is None:
             transaction = current()
             known = transaction is not None or self._txcoord_open
-            if known and self._txcoord_takes_xa(context.root_connection, transaction) and not self._txcoord_locks:
+            if known and self._txcoord_takes_xa(context.root_connection, transaction):
                 branch = self._txcoord_before(context, transaction, statement, rest[0] if len(rest) > 1 else None)
         try:
             super()._txcoord_execute(execute, cursor, statement, *rest)
@@ -121,7 +118,7 @@ class XaDialect(WatchedDialect):
         if branch is None:
             assert transaction is not None, "without one there is no XA mode"
             branch = self._txcoord_take_in(xa, transaction, connection)
-        branch.check_same(transaction)
+        check_same(branch.transaction, transaction)
         if effect is Effect.CHANGES:
             self._txcoord_with_cursor(connection, branch.change)
         return branch
@@ -130,10 +127,7 @@ class XaDialect(WatchedDialect):
         transaction.check_open()
         seen = self._txcoord_seen.get(id(connection.connection.dbapi_connection))
         if seen:
-            raise ConfigurationError(
-                f"this local transaction has written before the global one began ({seen[:_SHOWN]!r}), which a global rollback "
-                "would not undo: commit it first, or begin the global transaction before it"
-            )
+            raise written_before(seen)
         xa.resource.ready()
         branch = XaBranch(xa, transaction, connection)
         if xa.preparing.begins and seen is not None:
