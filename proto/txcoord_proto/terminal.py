@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
 
 import click
@@ -93,6 +94,20 @@ def coloured(word: str) -> str:
 
 # ---------------------------------------------------------------- documents and errors
 
+PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+"""Type of options that name a file."""
+CREDENTIALS = (
+    click.option("--token", default="", envvar="TXCOORD_TOKEN", show_envvar=True, help="Token; better given by the variable."),
+    click.option("--tls", is_flag=True, envvar="TXCOORD_TLS", show_envvar=True, help="TLS with the system's authorities."),
+    click.option("--tls-ca", type=PEM, envvar="TXCOORD_TLS_CA", show_envvar=True, help="CA of the coordinator, PEM."),
+    click.option("--tls-cert", type=PEM, envvar="TXCOORD_TLS_CERT", show_envvar=True, help="Client certificate, PEM."),
+    click.option("--tls-key", type=PEM, envvar="TXCOORD_TLS_KEY", show_envvar=True, help="Its private key, PEM."),
+    click.option(
+        "--tls-server-name", default="", envvar="TXCOORD_TLS_SERVER_NAME", show_envvar=True,
+        help="Name in the coordinator's certificate, where it is not the address.",
+    ),
+)  # fmt: skip
+"""Options of commands that talk to a coordinator."""
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 
 

@@ -23,7 +23,7 @@ from txcoord_proto.v1 import coordinator_pb2 as pb
 
 from txcoord_sdk import context
 from txcoord_sdk.config import ClientConfig, Tls, config_from
-from txcoord_sdk.database import POOL_SIZE, Databases
+from txcoord_sdk.database import POOL_SIZE, Database, Databases
 from txcoord_sdk.io_thread import IoThread
 from txcoord_sdk.participant import BatchParticipant, Participant
 from txcoord_sdk.runner import Runner
@@ -190,6 +190,17 @@ class Client:
     def in_background(self, work: Callable[[], Any]) -> None:
         """Run a plain or coroutine function beside everything else, again and again until it succeeds."""
         self._runner.in_background(work)
+
+    def when_prepared(self, database: Database, ready: Callable[[str], None]) -> None:
+        """Have `ready` called with the identity of `database`, in the background, once it can be reached and has our tables."""
+
+        async def aprepare() -> None:
+            ready(await database.aprepare())
+
+        def prepare() -> None:
+            ready(database.prepare())
+
+        self.in_background(aprepare if database.is_async else prepare)
 
     # ------------------------------------------------------------ forks
 

@@ -9,10 +9,10 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from txcoord_proto.errors import CoordinatorUnreachableError
+from txcoord_proto.terminal import PEM, errors_end_it, show_document
 from txcoord_proto.terminal import as_json as json_option
-from txcoord_proto.terminal import errors_end_it, show_document
 
-from txcoord_server.commands.channel import PEM, Tls, open_channel
+from txcoord_server.commands.channel import Tls, open_channel
 
 
 @click.command("health", short_help="Is it alive? For container engines.", context_settings={"show_default": True})

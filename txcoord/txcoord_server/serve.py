@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 from txcoord_proto.errors import TxcoordError
+from txcoord_proto.terminal import PEM
 
 from txcoord_server.app import App
 from txcoord_server.config import Endpoint, ServerConfig
@@ -23,7 +24,6 @@ _LIMITS = Limits()
 _KEEP = RetentionConfig()
 _LEVELS = ["debug", "info", "warning", "error"]
 _SOME = click.IntRange(min=1)
-_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("serve", context_settings={"auto_envvar_prefix": "TXCOORD", "show_default": True})
@@ -35,9 +35,9 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--node", default=socket.gethostname, show_default="host name", help="Name of this node, for people.")
 @click.option("--metrics", default="", help="HOST:PORT of the Prometheus endpoint; none without it.")
 @click.option("--lease-ttl", default=3.0, help="Seconds of silence after which a standby takes over.")
-@click.option("--tls-cert", type=_PEM, help="Certificate chain, PEM.")
-@click.option("--tls-key", type=_PEM, help="Its private key, PEM.")
-@click.option("--tls-client-ca", type=_PEM, help="CA of client certificates; makes them mandatory.")
+@click.option("--tls-cert", type=PEM, help="Certificate chain, PEM.")
+@click.option("--tls-key", type=PEM, help="Its private key, PEM.")
+@click.option("--tls-client-ca", type=PEM, help="CA of client certificates; makes them mandatory.")
 @click.option("--max-transactions", default=_LIMITS.transactions, type=_SOME, help="Unfinished transactions in all.")
 @click.option(
     "--max-transactions-per-client",

@@ -134,13 +134,7 @@ def serve_second_phases(client: Client, database: Database, ready: Callable[[str
         keep_clean(client, database, UNDO_LOG)
         ready(resource)
 
-    async def aprepare() -> None:
-        serve(await database.aprepare())
-
-    def prepare() -> None:
-        serve(database.prepare())
-
-    client.in_background(aprepare if database.is_async else prepare)
+    client.when_prepared(database, serve)
 
 
 def changing(command: Command) -> list[int]:

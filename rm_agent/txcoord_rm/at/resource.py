@@ -13,7 +13,7 @@ from txcoord_sdk.transaction.effects import Steps, adrive, drive
 
 from txcoord_rm.at.participant import resource_of
 from txcoord_rm.capture.port import Capture
-from txcoord_rm.sql.flavour import Binds, Flavour
+from txcoord_rm.sql.flavour import Flavour
 from txcoord_rm.sql.recogniser import Recogniser
 from txcoord_rm.sql.statement import Statement, Verb
 
@@ -61,8 +61,8 @@ class Resource:
         self.lock_wait = lock_wait
         self.local_writes = local_writes
         self._recogniser = Recogniser(flavour)
-        without = Flavour(flavour.family, Binds.NONE, flavour.backslashes, flavour.ansi_quotes)
-        self._without_parameters = Recogniser(without) if flavour.binds is Binds.PERCENT else self._recogniser
+        bare = flavour.given(None)
+        self._without_parameters = self._recogniser if bare is flavour else Recogniser(bare)
         self._name = ""
 
     def recognise(self, sql: str, parameters: Any) -> Statement:

@@ -25,7 +25,7 @@ from txcoord_rm.capture.port import Entry, Result
 from txcoord_rm.catalogue.mysql import MysqlCatalogue
 from txcoord_rm.catalogue.table import Event, Table
 from txcoord_rm.sql.backticks import quoted
-from txcoord_rm.sql.flavour import Binds, Flavour
+from txcoord_rm.sql.flavour import Flavour
 from txcoord_rm.sql.statement import Statement, Verb
 from txcoord_rm.sql.unsupported import refuse
 
@@ -90,12 +90,12 @@ class MysqlCapture:
         (event,) = events(statement)
         keys = Keys(table, event, table.follows(assigned(statement, table)))
         if event is Event.INSERT:
-            return Insert(cursor, statement, table, parameters, self._read(parameters)).foreseen(keys)
+            return Insert(cursor, statement, table, parameters, self._flavour.given(parameters)).foreseen(keys)
         if not keys.foreseeable:
             return None
         if keys.by_primary_key and (pins := pinned(cursor, statement, table, [parameters])) is not None:
             return frozenset(key for pin in pins[0] for key in keys.of(pin.canonical, None))
-        seen = Change(cursor, statement, table, parameters, self._read(parameters)).look(keys.columns)
+        seen = Change(cursor, statement, table, parameters, self._flavour.given(parameters)).look(keys.columns)
         return frozenset(key for row in seen for key in keys.of(row.canonical, None))
 
     def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
@@ -104,7 +104,7 @@ class MysqlCapture:
             return self._one(cursor, statement, sure, parameters, entry)
 
     def _one(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
-        flavour = self._read(parameters)
+        flavour = self._flavour.given(parameters)
         if statement.verb is not Verb.INSERT:
             change = Change(cursor, statement, table, parameters, flavour)
             return change.update(entry) if statement.verb is Verb.UPDATE else change.delete(entry)
@@ -132,11 +132,6 @@ class MysqlCapture:
         return Insert(cursor, statement, table, None, self._flavour).many(rows, entry)
 
     # ------------------------------------------------------------ what is sure
-
-    def _read(self, parameters: Any) -> Flavour:
-        """How a statement with these parameters is read: without any, no driver looks for placeholders."""
-        none = parameters is None and self._flavour.binds is Binds.PERCENT
-        return replace(self._flavour, binds=Binds.NONE) if none else self._flavour
 
     def _table(self, cursor: Any, statement: Statement, database: str) -> Table:
         assert statement.target is not None, "it changes rows"

@@ -7,7 +7,7 @@ Lexical rules are those of the databases' manuals: PostgreSQL "Lexical Structure
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 
@@ -53,6 +53,10 @@ class Flavour:
     binds: Binds
     backslashes: bool = False
     ansi_quotes: bool = False
+
+    def given(self, parameters: object) -> Flavour:
+        """As a statement with these parameters is read: where there are none, no driver of the first kind looks for places."""
+        return replace(self, binds=Binds.NONE) if parameters is None and self.binds is Binds.PERCENT else self
 
 
 _LETTER = r"A-Za-z_\u0080-\U0010ffff"

@@ -103,10 +103,4 @@ def serve(client: Client, xa: XaResource, undoes: bool) -> None:
         scan = Scan(second_phase, client.astatus if database.is_async else client.status)
         xa.when_used(lambda: keep_scanning(client, database, scan))
 
-    async def aprepare() -> None:
-        ready(await database.aprepare())
-
-    def prepare() -> None:
-        ready(database.prepare())
-
-    client.in_background(aprepare if database.is_async else prepare)
+    client.when_prepared(database, ready)

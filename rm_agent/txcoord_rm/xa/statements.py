@@ -13,7 +13,7 @@ from typing import Any
 from txcoord_proto.errors import UnsupportedSqlError
 from txcoord_sdk.dialects import Dialect
 
-from txcoord_rm.sql.flavour import Binds, Flavour
+from txcoord_rm.sql.flavour import Flavour
 from txcoord_rm.sql.reader import Reader
 from txcoord_rm.sql.recogniser import Recogniser
 from txcoord_rm.sql.statement import Verb
@@ -64,8 +64,7 @@ class Statements:
 
     def __init__(self, flavour: Flavour, dialect: Dialect) -> None:
         self._commits_unseen = dialect.commits_unseen
-        without = Flavour(flavour.family, Binds.NONE, flavour.backslashes, flavour.ansi_quotes)
-        self._flavours = {True: flavour, False: without if flavour.binds is Binds.PERCENT else flavour}
+        self._flavours = {True: flavour, False: flavour.given(None)}
         self._recognisers = {given: Recogniser(flavour) for given, flavour in self._flavours.items()}
         self._effect = lru_cache(4096)(self._look)
 

@@ -42,10 +42,4 @@ def _serve(client: Client, action: Action, instance: Any) -> None:
         client.serve(action.resource(client.service, database_id), participant)
         keep_clean(client, database)
 
-    async def aserve() -> None:
-        ready(await database.aprepare())
-
-    def serve() -> None:
-        ready(database.prepare())
-
-    client.in_background(aserve if database.is_async else serve)
+    client.when_prepared(database, ready)

@@ -19,6 +19,7 @@ import grpc
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 from txcoord_proto.errors import ConfigurationError, TxcoordError
+from txcoord_proto.terminal import PEM
 
 from txcoord_server.bench.load import Load, Result
 from txcoord_server.bench.machine import Calibration, calibrate
@@ -74,7 +75,7 @@ class Findings:
 @click.option("--store", help="SQLAlchemy URL of the store to measure; none: a new SQLite file in this folder.")
 @click.option("--address", help="HOST:PORT of a running coordinator to measure instead; it keeps what is written.")
 @click.option("--token", envvar="TXCOORD_TOKEN", default="", help="Token for that coordinator.", show_default=False)
-@click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CA of its certificate, PEM.")
+@click.option("--tls-ca", type=PEM, help="CA of its certificate, PEM.")
 @click.option("--transactions", default=20_000, type=click.IntRange(min=IN_FLIGHT), help="Global transactions of one run.")
 @click.option("--runs", default=3, type=click.IntRange(min=1), help="Runs; the table shows their medians.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

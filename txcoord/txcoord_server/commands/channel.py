@@ -10,9 +10,6 @@ from typing import Any
 import click
 import grpc
 
-PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
-"""Type of options that name a file."""
-
 
 @dataclass(frozen=True, slots=True)
 class Tls:

@@ -15,10 +15,10 @@ import grpc
 from google.protobuf.message import Message
 from txcoord_proto.errors import CoordinatorUnreachableError, NotLeaderError, NotReadyError, TxcoordError, from_wire
 from txcoord_proto.headers import AUTHORIZATION, ERROR_DETAIL, SERVICE
-from txcoord_proto.terminal import as_json, errors_end_it
+from txcoord_proto.terminal import CREDENTIALS, as_json, errors_end_it
 from txcoord_proto.v1 import coordinator_pb2 as pb
 
-from txcoord_server.commands.channel import PEM, Tls, open_channel
+from txcoord_server.commands.channel import Tls, open_channel
 
 R = TypeVar("R", bound=Message)
 
@@ -135,15 +135,7 @@ _CONNECTION = (
         "--address", default="127.0.0.1:8190", envvar="TXCOORD_ADDRESS", callback=_addresses, show_default=True, show_envvar=True,
         help="HOST:PORT of coordinators, several separated by commas.",
     ),
-    click.option("--token", default="", envvar="TXCOORD_TOKEN", show_envvar=True, help="Token; better given by the variable."),
-    click.option("--tls", is_flag=True, envvar="TXCOORD_TLS", show_envvar=True, help="TLS with the system's authorities."),
-    click.option("--tls-ca", type=PEM, envvar="TXCOORD_TLS_CA", show_envvar=True, help="CA of the coordinator, PEM."),
-    click.option("--tls-cert", type=PEM, envvar="TXCOORD_TLS_CERT", show_envvar=True, help="Client certificate, PEM."),
-    click.option("--tls-key", type=PEM, envvar="TXCOORD_TLS_KEY", show_envvar=True, help="Its private key, PEM."),
-    click.option(
-        "--tls-server-name", default="", envvar="TXCOORD_TLS_SERVER_NAME", show_envvar=True,
-        help="Name in the coordinator's certificate, where it is not the address.",
-    ),
+    *CREDENTIALS,
     click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for an answer."),
 )  # fmt: skip
 
