@@ -150,13 +150,24 @@ class Ledger:
         return found
 
     @contextmanager
-    def holding(self, table: Table, key: str) -> Iterator[None]:
-        """Lock a row as another program might, so that the service that wants it waits until the block is left."""
+    def holding(self, table: Table, key: str, **values: object) -> Iterator[None]:
+        """Lock a row as another program might, so that the service that wants it waits until the block is left.
+
+        Args:
+            table: The row's.
+            key: The row's.
+            values: What it is changed to.
+        """
         engine = self._engines[{"stock": "stock", "account": "balance", "orders": "order"}[table.name]]
         column = next(iter(table.primary_key.columns))
         with engine.begin() as c:
-            c.execute(update(table).where(column == key).values({column: column}))
+            c.execute(update(table).where(column == key).values({column.name: column, **values}))
             yield
+
+    def give(self, customer: str, money: Decimal) -> None:
+        """Set what a customer has at hand."""
+        with self._engines["balance"].begin() as c:
+            c.execute(update(account).where(account.c.customer == customer).values(balance=money))
 
     @contextmanager
     def holding_undo_records(self, service: str) -> Iterator[None]:

@@ -130,13 +130,14 @@ def killed_in_commit(stage: Stage) -> None:
 def killed_in_rollback(stage: Stage) -> None:
     """The stock service dies while it takes back what it did for an order that cannot be paid."""
     before, service = stage.ledger.goods("lamp"), stage.services["stock"]
-    order_id, answer = _stuck(stage, Wish("bob", "lamp", 2), "ROLLING_BACK", service.kill)
+    order_id, answer = _stuck(stage, Wish("eve", "lamp", 2), "ROLLING_BACK", service.kill)
     stage.say("the stock service was killed in the middle of its second phase")
     service.start()
     stage.settled()
-    stage.expect(f"bob is told that he cannot pay ({answer.result().code})", answer.result().code == 409)
+    stage.expect(f"eve is told that she cannot pay ({answer.result().code})", answer.result().code == 409)
     stage.expect("the transaction is ROLLED_BACK", stage.ledger.transaction(order_id) == "ROLLED_BACK")
     stage.expect("the lamps are free again", stage.ledger.goods("lamp") == before)
+    stage.give_back("eve")
 
 
 def coordinator_killed(stage: Stage) -> None:
@@ -196,11 +197,11 @@ def _stuck(stage: Stage, wish: Wish, decision: str, strike: Callable[[], None]) 
         The order's id and what the customer will be told.
     """
     way, before = stage.ways["stock"], stage.ledger.goods(wish.sku)
-    wait_for = way.commit_waits_for if decision == "COMMITTING" else way.rollback_waits_for
+    commits = decision == "COMMITTING"
     with ExitStack() as held:
-        with stage.slow_money(wish.customer):
+        with (stage.slow_money if commits else stage.slow_money_then_none)(wish.customer):
             order_id, answer = stage.order_until_goods_move(wish.customer, wish.sku, wish.quantity)
-            held.enter_context(stage.slow_second_phase(wish.sku, wait_for))
+            held.enter_context(stage.slow_second_phase(wish.sku, way.commit_waits_for if commits else way.rollback_waits_for))
         stage.decided(order_id, decision)
         as_it_was = stage.moved(wish.sku, before) == way.moved.times(wish.quantity) and stage.ledger.pending("stock") == 1
         stage.expect(f"{decision}: that is decided, and the {wish.sku} still {way.undecided}", as_it_was)
