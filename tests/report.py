@@ -20,11 +20,21 @@ _APART = frozenset(folder for _, folders in SHARES.values() for folder in folder
 _seconds: dict[str, float] = defaultdict(float)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> None:
+    """What a test has found out goes where the reports go, which may be another process."""
+    item.user_properties += matrix.taken()
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add up."""
     parts = Path(report.nodeid.split("::")[0]).parts
     inner = "/".join(parts[1:3])
     _seconds[inner if inner in _APART else parts[1] if len(parts) > 2 else parts[0]] += report.duration
+    if report.when == "call":
+        for name, value in report.user_properties:
+            if name == matrix.CASE:
+                matrix.add(*value)  # type: ignore[misc]  # properties may be anything
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

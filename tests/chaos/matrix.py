@@ -10,11 +10,27 @@ SURVIVED = "survived"
 """Told that the outcome is unknown, and not killed."""
 MODES = (*Mode, SURVIVED)
 
+CASE = "chaos"
+"""Name of a case among a test's properties, by which it travels from the process that has run it."""
+
+_just_run: list[tuple[str, str, str]] = []
 _run: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(int)))
 
 
 def ran(point: str, mode: str, database: str) -> None:
     """A case is done."""
+    _just_run.append((point, str(mode), database))
+
+
+def taken() -> list[tuple[str, object]]:
+    """The properties of the test that has just run."""
+    found: list[tuple[str, object]] = [(CASE, case) for case in _just_run]
+    _just_run.clear()
+    return found
+
+
+def add(point: str, mode: str, database: str) -> None:
+    """Count one for the table."""
     _run[point][mode][database] += 1
 
 

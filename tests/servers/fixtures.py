@@ -7,10 +7,11 @@ reason, and the summary names the server; with CI=true that makes the session fa
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -34,35 +35,67 @@ class FreshUrl(Protocol):
 
 @dataclass(slots=True)
 class _Ledger:
-    """What the session asked for."""
+    """What the session asked for, by name of a server: how it was had, or why not.
+
+    Tests may run in several processes. Each has servers of its own; the one that shows the summary is told by the others.
+    """
 
     config: pytest.Config
-    started: list[Server] = field(default_factory=list)
-    unavailable: list[UnavailableError] = field(default_factory=list)
+    started: dict[str, str] = field(default_factory=dict)
+    unavailable: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    """The line, and whether it makes the session fail."""
 
     def say(self, line: str) -> None:
         """Show a line at once, past pytest's capture."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         capture = self.config.pluginmanager.get_plugin("capturemanager")
-        if terminal is not None and capture is not None:
+        if capture is not None:
             with capture.global_and_fixture_disabled():
-                terminal.ensure_newline()
-                terminal.write_line(line)
+                if terminal is None:
+                    print(line, file=sys.stderr, flush=True)
+                else:
+                    terminal.ensure_newline()
+                    terminal.write_line(line)
 
-    def failures(self) -> list[UnavailableError]:
-        """What makes this session fail."""
-        return [each for each in self.unavailable if in_ci() and each.absence is Absence.MISSING]
+    def obtained(self, server: Server) -> None:
+        """It answers."""
+        self.started[server.name] = f"{server.name}: {server.origin.value}, answered after {server.startup_s:.1f} s"
+
+    def missed(self, error: UnavailableError) -> None:
+        """It cannot be had."""
+        fails = in_ci() and error.absence is Absence.MISSING
+        note = " (CI=true: a missing server fails the run)" if fails else ""
+        self.unavailable[error.name] = (f"{error.name}: {error.absence.value.upper()}: {error.reason}{note}", fails)
+
+    @property
+    def fails(self) -> bool:
+        """Whether what is missing makes this session fail."""
+        return any(fails for _, fails in self.unavailable.values())
 
 
 _LEDGER = pytest.StashKey[_Ledger]()
+_OUTPUT = "txcoord_servers"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEDGER] = _Ledger(config)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """One of several processes has ended; `node` is pytest-xdist's idea of it."""
+    ledger = node.config.stash[_LEDGER]
+    started, unavailable = getattr(node, "workeroutput", {}).get(_OUTPUT, ({}, {}))
+    ledger.started |= started
+    ledger.unavailable |= unavailable
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if session.config.stash[_LEDGER].failures() and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+    ledger = session.config.stash[_LEDGER]
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_OUTPUT] = (ledger.started, ledger.unavailable)
+    if ledger.fails and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -70,15 +103,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     ledger = config.stash[_LEDGER]
     if ledger.started or ledger.unavailable:
         terminalreporter.section("servers")
-    for server in ledger.started:
-        terminalreporter.write_line(f"{server.name}: {server.origin.value}, answered after {server.startup_s:.1f} s")
-    failures = ledger.failures()
-    for error in ledger.unavailable:
-        failed = error in failures
-        note = " (CI=true: a missing server fails the run)" if failed else ""
-        terminalreporter.write_line(
-            f"{error.name}: {error.absence.value.upper()}: {error.reason}{note}", red=failed, yellow=not failed
-        )
+    for line in ledger.started.values():
+        terminalreporter.write_line(line)
+    for line, fails in ledger.unavailable.values():
+        terminalreporter.write_line(line, red=fails, yellow=not fails)
 
 
 def _obtain(request: pytest.FixtureRequest, name: ServerName) -> Iterator[Server]:
@@ -87,9 +115,9 @@ def _obtain(request: pytest.FixtureRequest, name: ServerName) -> Iterator[Server
         try:
             server = stack.enter_context(running(name, ledger.say))
         except UnavailableError as error:
-            ledger.unavailable.append(error)
+            ledger.missed(error)
             pytest.skip(str(error))
-        ledger.started.append(server)
+        ledger.obtained(server)
         yield server
 
 
