@@ -9,6 +9,8 @@ COMPILED := build/compiled/.made
 SOURCES := $(shell find proto txcoord sdk rm_agent -name '*.py' 2>/dev/null)
 DEMO_DB := $(or $(DB),$(if $(filter xa mixed,$(MODE)),postgres,sqlite))
 SERVERS ?=
+# Tests mostly wait: for a process to start, a lease to end. Each worker has servers of its own.
+WORKERS ?= 3
 export TXCOORD_SERVERS := $(SERVERS)
 
 help: ## what can be made
@@ -32,8 +34,8 @@ $(COMPILED): $(STAMP) $(SOURCES) tools/hatch_build.py tools/make_compiled.py
 demo: $(if $(DEMO_DB:sqlite=)$(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## the shop: MODE=at|xa|tcc|mixed DB=sqlite|postgres|mariadb
 	@$(PY) -m examples.shop --db $(DEMO_DB) --mode $(or $(MODE),at)
 
-test: $(STAMP) $(COMPILED) ## every test; SERVERS=none: what SQLite can
-	@$(PY) -m pytest
+test: $(STAMP) $(COMPILED) ## every test; SERVERS=none: what SQLite can; WORKERS=0: in one process
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 quick: $(STAMP) ## the inner loop: unit tests and SQLite only
 	@TXCOORD_SERVERS=none $(PY) -m pytest -q tests/unit tests/contract

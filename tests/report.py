@@ -10,11 +10,11 @@ import pytest
 from tests.chaos import matrix
 
 _FOUNDATION = ("unit", "contract", "integration", "acceptance", "simulation", "chaos", "servers", "house", "docs")
-SHARES = {
+SHARES: dict[str, tuple[float, tuple[str, ...]]] = {
     "the foundation and TCC": (9.0, _FOUNDATION),
     "AT and XA": (8.0, ("unit/rm", "contract/rm", "integration/at", "integration/xa")),
 }
-"""Minutes, and the folders under tests/ that share them; of a folder those within it that are named have a share of their own."""
+"""Minutes of each worker, and the folders under tests/ that share them; what is named within a folder has a share of its own."""
 _APART = frozenset(folder for _, folders in SHARES.values() for folder in folders if "/" in folder)
 
 _seconds: dict[str, float] = defaultdict(float)
@@ -48,6 +48,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("minutes")
     for folder, seconds in sorted(_seconds.items(), key=lambda item: -item[1]):
         terminalreporter.write_line(f"{folder:14} {seconds / 60:5.1f}")
+    workers = getattr(terminalreporter.config.option, "numprocesses", None) or 1
     for name, (share, folders) in SHARES.items():
+        share *= workers
         used = sum(_seconds[folder] for folder in folders) / 60
         terminalreporter.write_line(f"{name}: {used:.1f} of {share:.0f}{'  OVER ITS SHARE' if used > share else ''}")

@@ -111,7 +111,7 @@ def test_no_server_outlives_its_run_however_that_ends(number: signal.Signals) ->
         places = directories(pids)
         assert len(places) == 2
         run.send_signal(number)
-        run.wait(15)
+        run.wait(60)
         wait_until_ended(pids)
     assert not [place for place in places if place.exists()]
 

@@ -147,6 +147,7 @@ def test_the_coordinator_is_gone_when_a_branch_registers(
             assert caught.value.retryable
             assert balances(world) == [100, 100, 100]
             coordinator.start()
+            transaction.rollback("it could not go on")
             world.globally(pay(3, 1))
             wait_until(lambda world=world: prepared(world) == [], 60, "the end of what was prepared")
             assert balances(world) == [100, 100, 101]
