@@ -8,25 +8,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from enum import Enum
 from pathlib import Path
 
-import sqlalchemy
-from sqlalchemy import Column, Integer, MetaData, Table, create_engine, insert, update
+from sqlalchemy import bindparam, create_engine, update
 from sqlalchemy.ext.asyncio import create_async_engine
-from txcoord_rm import enroll
+from txcoord_rm import enroll, mode
 from txcoord_sdk import connect
 from txcoord_sdk.testing import CoordinatorProcess
 
+from tests.benchmarks import at_contention, at_rows
 from tests.benchmarks.figure import Figure
+from tests.benchmarks.stock import ROWS, fill, stock
 from tests.servers import fresh_database, running
 
-ROWS = 20_000
 TRANSACTIONS = {1: 600, 16: 3_000}
 BUDGETS = {1: (0.35, 0.50), 16: (0.50, 0.70)}
 """By number of clients: AT / plain, floor and goal."""
-_stock = Table("stock", MetaData(), Column("id", Integer, primary_key=True), Column("free", Integer, nullable=False))
-_TAKE = update(_stock).where(_stock.c.id == sqlalchemy.bindparam("of")).values(free=_stock.c.free - 1)
+_TAKE = update(stock).where(stock.c.id == bindparam("of")).values(free=stock.c.free - 1)
 
 
 def figures(runs: int) -> list[Figure]:
@@ -36,50 +36,55 @@ def figures(runs: int) -> list[Figure]:
         server = stack.enter_context(running("postgres18"))
         for driver in ("psycopg", "asyncpg"):
             with fresh_database(server, "psycopg") as url, CoordinatorProcess() as coordinator:
-                _fill(url)
-                pair = _Threads if driver == "psycopg" else _Tasks
-                with pair(url.replace("+psycopg", f"+{driver}"), coordinator.address).open() as sides:
-                    found += _ratios(driver, sides, runs)
-    return found
+                fill(create_engine(url))
+                sides = _Threads if driver == "psycopg" else _Tasks
+                with sides(url.replace("+psycopg", f"+{driver}"), coordinator.address).open() as run:
+                    found += _ratios(driver, run, runs)
+    return [*found, *at_rows.figures(runs), *at_contention.figures(runs)]
 
 
-def _fill(url: str) -> None:
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        _stock.metadata.create_all(connection)
-        connection.execute(insert(_stock), [{"id": n, "free": 1_000_000} for n in range(ROWS)])
-    engine.dispose()
+class Side(Enum):
+    """How a transaction is made."""
+
+    PLAIN = "plain"
+    """On an engine that is not enrolled."""
+    OUTSIDE = "outside"
+    """On one that is, outside global transactions."""
+    AT = "AT"
+    XA = "XA"
+
+    @property
+    def mode(self) -> AbstractContextManager[None]:
+        """In which its statements run."""
+        return mode("xa") if self is Side.XA else nullcontext()
 
 
-Run = Callable[[bool, int, int], float]
-"""Takes whether it is in global transactions, how many transactions, and how many clients; gives seconds."""
+Run = Callable[[Side, int, int], float]
+"""Takes a side, how many transactions, and how many clients; gives seconds."""
 
 
-def _ratios(driver: str, run: Run, runs: int) -> list[Figure]:
-    found = []
+def _ratios(driver: str, run: Run, runs: int) -> Iterator[Figure]:
     for clients, total in TRANSACTIONS.items():
-        for inside in (False, True):
-            run(inside, total // 4, clients)  # warm
-        ratios, costs = [], []
-        for _ in range(runs):
-            plain, plain_cpu = _measured(run, False, total, clients)
-            at, at_cpu = _measured(run, True, total, clients)
-            ratios.append(plain / at)
-            costs.append(plain_cpu / at_cpu)
-            print(
-                f"{driver}, {clients} clients: plain {total / plain:,.0f}/s, AT {total / at:,.0f}/s, {plain / at:.2f}; "
-                f"database CPU {plain_cpu / total * 1e6:.0f} us and {at_cpu / total * 1e6:.0f} us",
-                flush=True,
+        for side in Side:
+            run(side, total // 4, clients)  # warm
+        measured = [{side: _measured(run, side, total, clients) for side in Side} for _ in range(runs)]
+        for one in measured:
+            rates = ", ".join(
+                f"{side.value} {total / seconds:,.0f}/s ({cpu / total * 1e6:.0f} us)" for side, (seconds, cpu) in one.items()
             )
-        floor, goal = BUDGETS[clients]
-        found.append(Figure(f"AT / plain, {driver}, {clients} clients", tuple(ratios), floor, goal))
-        found.append(Figure(f"database CPU plain / AT, {driver}, {clients} clients", tuple(costs), 0.75, None))
-    return found
+            print(f"{driver}, {clients} clients, in brackets CPU of the database: {rates}", flush=True)
+        ratios = {side: tuple(one[Side.PLAIN][0] / one[side][0] for one in measured) for side in Side}
+        costs = tuple(one[Side.PLAIN][1] / one[Side.AT][1] for one in measured)
+        where, (floor, goal) = f"{driver}, {clients} clients", BUDGETS[clients]
+        yield Figure(f"AT / plain, {where}", ratios[Side.AT], floor, goal)
+        yield Figure(f"database CPU plain / AT, {where}", costs, 0.75, None)
+        yield Figure(f"XA / plain, {where}", ratios[Side.XA])
+        yield Figure(f"enrolled, outside / plain, {where}", ratios[Side.OUTSIDE], 0.99, None)
 
 
-def _measured(run: Run, inside: bool, total: int, clients: int) -> tuple[float, float]:
+def _measured(run: Run, side: Side, total: int, clients: int) -> tuple[float, float]:
     before = _database_cpu()
-    seconds = run(inside, total, clients)
+    seconds = run(side, total, clients)
     return seconds, _database_cpu() - before
 
 
@@ -95,7 +100,7 @@ def _database_cpu() -> float:
     return total / 1e9
 
 
-class _Pair:
+class _Sides:
     """An engine that is enrolled, and one that is not."""
 
     def __init__(self, url: str, address: str) -> None:
@@ -109,61 +114,69 @@ class _Pair:
             return next(self._rows)
 
 
-class _Threads(_Pair):
+class _Threads(_Sides):
     @contextmanager
     def open(self) -> Iterator[Run]:
-        engines = [create_engine(self._url, pool_size=20) for _ in range(2)]
-        enroll(engines[True], self._client)
+        plain, enrolled = (create_engine(self._url, pool_size=20) for _ in range(2))
+        enroll(enrolled, self._client)
+
+        def take(side: Side) -> None:
+            with side.mode, (plain if side is Side.PLAIN else enrolled).begin() as connection:
+                connection.execute(_TAKE, {"of": self._next()})
+
+        def work(side: Side, count: int) -> None:
+            for _ in range(count):
+                if side in (Side.AT, Side.XA):
+                    with self._client.global_transaction():
+                        take(side)
+                else:
+                    take(side)
+
         with self._client, ThreadPoolExecutor(16) as threads:
             assert self._client.wait_connected()
 
-            def run(inside: bool, total: int, clients: int) -> float:
-                def work() -> None:
-                    for _ in range(total // clients):
-                        around = self._client.global_transaction() if inside else nullcontext()
-                        with around, engines[inside].begin() as connection:
-                            connection.execute(_TAKE, {"of": self._next()})
-
+            def run(side: Side, total: int, clients: int) -> float:
                 started = time.perf_counter()
-                for future in [threads.submit(work) for _ in range(clients)]:
+                for future in [threads.submit(work, side, total // clients) for _ in range(clients)]:
                     future.result()
                 return time.perf_counter() - started
 
             yield run
-        for engine in engines:
-            engine.dispose()
+        plain.dispose()
+        enrolled.dispose()
 
 
-class _Tasks(_Pair):
+class _Tasks(_Sides):
     @contextmanager
     def open(self) -> Iterator[Run]:
         loop = asyncio.new_event_loop()
-        engines = [create_async_engine(self._url, pool_size=20) for _ in range(2)]
-        enroll(engines[True], self._client)
+        plain, enrolled = (create_async_engine(self._url, pool_size=20) for _ in range(2))
+        enroll(enrolled, self._client)
 
-        async def work(inside: bool, count: int) -> None:
+        async def take(side: Side) -> None:
+            with side.mode:
+                async with (plain if side is Side.PLAIN else enrolled).begin() as connection:
+                    await connection.execute(_TAKE, {"of": self._next()})
+
+        async def work(side: Side, count: int) -> None:
             for _ in range(count):
-                if inside:
+                if side in (Side.AT, Side.XA):
                     async with self._client.global_transaction():
-                        await take(inside)
+                        await take(side)
                 else:
-                    await take(inside)
+                    await take(side)
 
-        async def take(inside: bool) -> None:
-            async with engines[inside].begin() as connection:
-                await connection.execute(_TAKE, {"of": self._next()})
-
-        async def everyone(inside: bool, total: int, clients: int) -> float:
+        async def everyone(side: Side, total: int, clients: int) -> float:
             started = time.perf_counter()
-            await asyncio.gather(*(work(inside, total // clients) for _ in range(clients)))
+            await asyncio.gather(*(work(side, total // clients) for _ in range(clients)))
             return time.perf_counter() - started
 
         async def start() -> None:
             self._client.start()
 
         loop.run_until_complete(start())
-        yield lambda inside, total, clients: loop.run_until_complete(everyone(inside, total, clients))
+        yield lambda side, total, clients: loop.run_until_complete(everyone(side, total, clients))
         loop.run_until_complete(self._client.aclose())
-        for engine in engines:
+        for engine in (plain, enrolled):
             loop.run_until_complete(engine.dispose())
         loop.close()

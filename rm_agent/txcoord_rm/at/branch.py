@@ -20,7 +20,7 @@ from txcoord_sdk.transaction.effects import Steps
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 from txcoord_rm.at.participant import ONLY_LOCKS
-from txcoord_rm.at.resource import LOCK_KEYS, Resource
+from txcoord_rm.at.resource import Resource, registrations
 from txcoord_rm.at.statements import Statements, short
 from txcoord_rm.capture.port import Entry
 
@@ -94,8 +94,7 @@ class LocalBranch(Statements):
 
     def _lock_steps(self, keys: list[str], undoes: bool, wait: float) -> Steps[None]:
         resource, transaction = self.resource, self.transaction
-        parts = [tuple(keys[n : n + LOCK_KEYS]) for n in range(0, len(keys), LOCK_KEYS)] or [()]
-        for part in parts:
+        for part in registrations(keys):
             if undoes and not self._registered:
                 self._id = yield from transaction.register_steps(self._registration(part, wait))
                 self._registered = True

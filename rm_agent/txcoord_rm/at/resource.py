@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -19,8 +20,21 @@ from txcoord_rm.sql.statement import Statement, Verb
 
 T = TypeVar("T")
 
-LOCK_KEYS = 1_000
-"""Lock keys of one registration; more go in several."""
+_FEW_KEYS, _MOST_KEYS, _MOST_BYTES = 1_000, 10_000, 1 << 20
+"""Lock keys that fit into one registration however long they are, most of one, and bytes of them."""
+
+
+def registrations(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Lock keys in portions of one registration each; there is always one, which may have none."""
+    first, size = 0, 0
+    if len(keys) > _FEW_KEYS:
+        for place, key in enumerate(keys):
+            length = len(key) if key.isascii() else len(key.encode("utf-8", "surrogatepass"))
+            if size + length > _MOST_BYTES or place - first == _MOST_KEYS:
+                yield tuple(keys[first:place])
+                first, size = place, 0
+            size += length
+    yield tuple(keys[first:])
 
 
 class LocalWrites(StrEnum):
