@@ -21,7 +21,9 @@ from txcoord_sdk.testing import CoordinatorProcess
 from tests.benchmarks import at_contention, at_rows
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.stock import ROWS, fill, stock
-from tests.servers import fresh_database, running
+from tests.servers import Server, fresh_database, running
+from tests.servers.guard import descendants
+from tests.servers.process import ServerProcess
 
 TRANSACTIONS = {1: 600, 16: 3_000}
 BUDGETS = {1: (0.35, 0.50), 16: (0.50, 0.70)}
@@ -39,7 +41,7 @@ def figures(runs: int) -> list[Figure]:
                 fill(create_engine(url))
                 sides = _Threads if driver == "psycopg" else _Tasks
                 with sides(url.replace("+psycopg", f"+{driver}"), coordinator.address).open() as run:
-                    found += _ratios(driver, run, runs)
+                    found += _ratios(driver, server, run, runs)
     return [*found, *at_rows.figures(runs), *at_contention.figures(runs)]
 
 
@@ -63,18 +65,18 @@ Run = Callable[[Side, int, int], float]
 """Takes a side, how many transactions, and how many clients; gives seconds."""
 
 
-def _ratios(driver: str, run: Run, runs: int) -> Iterator[Figure]:
+def _ratios(driver: str, server: Server, run: Run, runs: int) -> Iterator[Figure]:
     for clients, total in TRANSACTIONS.items():
         for side in Side:
             run(side, total // 4, clients)  # warm
-        measured = [{side: _measured(run, side, total, clients) for side in Side} for _ in range(runs)]
+        measured = [{side: _measured(run, server, side, total, clients) for side in Side} for _ in range(runs)]
         for one in measured:
             rates = ", ".join(
                 f"{side.value} {total / seconds:,.0f}/s ({cpu / total * 1e6:.0f} us)" for side, (seconds, cpu) in one.items()
             )
             print(f"{driver}, {clients} clients, in brackets CPU of the database: {rates}", flush=True)
         ratios = {side: tuple(one[Side.PLAIN][0] / one[side][0] for one in measured) for side in Side}
-        costs = tuple(one[Side.PLAIN][1] / one[Side.AT][1] for one in measured)
+        costs = tuple(one[Side.PLAIN][1] / one[Side.AT][1] for one in measured if one[Side.AT][1])
         where, (floor, goal) = f"{driver}, {clients} clients", BUDGETS[clients]
         yield Figure(f"AT / plain, {where}", ratios[Side.AT], floor, goal)
         yield Figure(f"database CPU plain / AT, {where}", costs, 0.75, None)
@@ -82,19 +84,20 @@ def _ratios(driver: str, run: Run, runs: int) -> Iterator[Figure]:
         yield Figure(f"enrolled, outside / plain, {where}", ratios[Side.OUTSIDE], 0.99, None)
 
 
-def _measured(run: Run, side: Side, total: int, clients: int) -> tuple[float, float]:
-    before = _database_cpu()
+def _measured(run: Run, server: Server, side: Side, total: int, clients: int) -> tuple[float, float]:
+    before = _cpu(server)
     seconds = run(side, total, clients)
-    return seconds, _database_cpu() - before
+    return seconds, _cpu(server) - before
 
 
-def _database_cpu() -> float:
-    """Seconds of CPU that all processes of PostgreSQL on this machine have taken."""
+def _cpu(server: Server) -> float:
+    """Seconds of CPU that the database's processes have taken; 0 where they are not processes of ours."""
+    if not isinstance(server.control, ServerProcess):
+        return 0.0
     total = 0
-    for stat in Path("/proc").glob("[0-9]*/comm"):
+    for pid in (server.control.pid, *descendants(server.control.pid)):
         try:
-            if stat.read_text().strip() == "postgres":
-                total += int((stat.parent / "schedstat").read_text().split()[0])
+            total += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
         except OSError:
             continue  # it has ended meanwhile
     return total / 1e9
