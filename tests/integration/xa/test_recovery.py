@@ -21,8 +21,8 @@ from txcoord_sdk.transaction.effects import Ask, drive, perform
 
 from tests.chaos.child import Child
 from tests.contract.rm.branches import phase_one
+from tests.integration.agent import agent
 from tests.integration.at.world import World
-from tests.integration.xa.agent import agent
 from tests.integration.xa.book import balances, fences, pay, prepared
 from tests.integration.xa.conftest import PLAIN, make_world
 

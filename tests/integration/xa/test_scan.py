@@ -28,8 +28,8 @@ from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
 from txcoord_sdk.transaction.effects import Ask, drive, perform
 
+from tests.integration.agent import agent
 from tests.integration.at.world import World
-from tests.integration.xa.agent import agent
 from tests.integration.xa.book import balances, prepared
 from tests.integration.xa.conftest import PLAIN, make_world
 
