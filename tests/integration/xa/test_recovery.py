@@ -131,8 +131,7 @@ def test_killed_around_the_second_phase(scene: Scene, moment: str, commit: bool)
     assert balances(scene.world) == [110 if commit else 100, 100, 100]
 
 
-@pytest.mark.parametrize("commit", [True, False])
-@pytest.mark.parametrize("is_there_first", [True, False])
+@pytest.mark.parametrize(("commit", "is_there_first"), [(True, True), (False, True), (True, False)])
 def test_the_agent_ends_what_a_service_has_left(scene: Scene, commit: bool, is_there_first: bool) -> None:
     """The service was killed after PREPARE, and nobody but the agent runs."""
     transaction = scene.prepared()

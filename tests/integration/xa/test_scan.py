@@ -304,6 +304,7 @@ def test_recover_leaves_alone_what_it_cannot_judge(scene: Scene) -> None:
     assert balances(scene.world) == [101, 100, 100]
 
 
+@pytest.mark.parametrize("scene", ["postgres"], indirect=True)
 def test_recover_without_a_coordinator_is_not_content(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("txcoord_rm.commands.coordinator.ANSWER_SECONDS", 0.5)
     left = scene.left(1)
