@@ -71,6 +71,7 @@ class Database:
         """Seconds that fence rows stay at least; half of it is how old a phase one may become."""
         self._id = ""
         self._tables = [schema.metadata]
+        self._on_close: list[Callable[[], None]] = []
         self.connections = connections
         self.forked()
         self._refuse_unfit()
@@ -81,6 +82,10 @@ class Database:
         if tables not in self._tables:
             self._tables.append(tables)
             self._id = ""
+
+    def when_closed(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called whenever our pools are closed, to let go of what is kept beside them."""
+        self._on_close.append(callback)
 
     @property
     def id(self) -> str:
@@ -186,6 +191,8 @@ class Database:
 
     def close(self) -> None:
         """Close our own pools, and what is still lent once it comes back."""
+        for callback in self._on_close:
+            callback()
         if self._own is not None:
             event.listen(self._own, "checkin", _close)
             self._own.dispose()

@@ -15,6 +15,8 @@ import click
 import pytest
 import yaml
 from sqlalchemy import make_url
+from txcoord_rm.cli import main as agent
+from txcoord_rm.commands.database import open_database
 from txcoord_server.cli import main as txcoord
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,7 +26,8 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 COORDINATORS = [name for name, service in OURS.items() if service["command"][0] == "txcoord"]
-SHOP = [name for name in OURS if name not in COORDINATORS]
+AGENTS = [name for name, service in OURS.items() if service["command"][0] == "txcoord-agent"]
+SHOP = [name for name in OURS if name not in (*COORDINATORS, *AGENTS)]
 OTHERS = [name for name in SERVICES if name not in OURS]
 
 # As their images' pages say: port, what must survive, the start of the health check.
@@ -35,7 +38,9 @@ IMAGES: dict[str, tuple[int, set[str], str]] = {
     "zookeeper": (2181, {"/data", "/datalog"}, "echo srvr | nc"),
     "apache/kafka": (9092, {"/var/lib/kafka/data"}, "/opt/kafka/bin/kafka-broker-api-versions.sh"),
 }
-DRIVERS = {"sqlite+aiosqlite": "aiosqlite", "mysql+aiomysql": "aiomysql", "postgresql": "psycopg"}
+DRIVERS = {
+    "sqlite+aiosqlite": "aiosqlite", "mysql+aiomysql": "aiomysql", "mysql+pymysql": "PyMySQL", "postgresql": "psycopg",
+}  # fmt: skip
 
 
 def environment(name: str) -> dict[str, str]:
@@ -45,7 +50,9 @@ def environment(name: str) -> dict[str, str]:
 
 
 def port_of(name: str) -> int:
-    """Where a service listens within the network."""
+    """Where a service listens within the network; 0: nowhere."""
+    if name in AGENTS:
+        return 0
     if name in OTHERS:
         return IMAGES[SERVICES[name]["image"].split(":")[0]][0]
     command = SERVICES[name]["command"]
@@ -70,6 +77,11 @@ def packages(extra: str) -> set[str]:
     return found
 
 
+def database_of(name: str) -> str:
+    """URL of the business database that a service or an agent uses; empty: none."""
+    return environment(name).get("TXCOORD_DATABASE" if name in AGENTS else "SHOP_DATABASE", "")
+
+
 def mounts(name: str) -> dict[str, str]:
     """Path by volume."""
     return dict(volume.split(":") for volume in SERVICES[name].get("volumes", ()))
@@ -84,6 +96,7 @@ def test_the_schema_of_compose_files() -> None:
 def test_what_there_is() -> None:
     assert {"coordinator", "coordinator-2", "order", "stock", "balance", "postgres", "mariadb"} <= set(SERVICES)
     assert {"redis", "kafka", "zookeeper"} <= set(SERVICES)
+    assert len(AGENTS) == len(SHOP) == 3
 
 
 # ---------------------------------------------------------------- every service
@@ -100,7 +113,7 @@ def test_its_image_is_built_here_or_of_a_named_version(name: str) -> None:
         assert re.match(r"\d", tag), "a tag that moves with every major version is none"
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", [name for name in SERVICES if name not in AGENTS])
 def test_its_health_check_asks_it(name: str) -> None:
     kind, *test = SERVICES[name]["healthcheck"]["test"]
     assert kind in ("CMD", "CMD-SHELL")
@@ -124,7 +137,7 @@ def test_its_health_check_asks_it(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_it_keeps_its_data_and_nothing_else(name: str) -> None:
     wanted = IMAGES[SERVICES[name]["image"].split(":")[0]][1] if name in OTHERS else set()
-    url = environment(name).get("SHOP_DATABASE", "")
+    url = database_of(name)
     if url.startswith("sqlite"):
         wanted = {str(Path(make_url(url).database or "").parent)}
     assert set(mounts(name).values()) == wanted
@@ -132,7 +145,7 @@ def test_it_keeps_its_data_and_nothing_else(name: str) -> None:
 
 
 def test_no_volume_is_shared_or_left_over() -> None:
-    used = [volume for name in SERVICES for volume in mounts(name)]
+    used = [volume for name in SERVICES if name not in AGENTS for volume in mounts(name)]
     assert sorted(used) == sorted(COMPOSE["volumes"])
 
 
@@ -187,7 +200,7 @@ def test_the_coordinators_are_one_group_and_the_services_know_them_all() -> None
     assert len(stores) == 1
     assert not any("TXCOORD_GROUP" in environment(name) for name in COORDINATORS)
     addresses = ",".join(environment(name)["TXCOORD_ADVERTISE"] for name in COORDINATORS)
-    assert {environment(name)["TXCOORD_ADDRESS"] for name in SHOP} == {addresses}
+    assert {environment(name)["TXCOORD_ADDRESS"] for name in (*SHOP, *AGENTS)} == {addresses}
 
 
 @pytest.mark.parametrize("name", SHOP)
@@ -212,12 +225,42 @@ def test_a_shop_service_starts_from_what_is_in_the_image(name: str, tmp_path: Pa
         assert known, f"{variable} is read nowhere"
 
 
+@pytest.mark.parametrize("name", SHOP)
+def test_an_agent_is_beside_its_database(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = f"{name}-agent"
+    assert beside in AGENTS
+    own, other = make_url(database_of(name)), make_url(database_of(beside))
+    assert own.get_backend_name() == other.get_backend_name()
+    assert own.set(drivername="x") == other.set(drivername="x")
+    assert mounts(beside) == mounts(name), "a file is seen by both, or by none"
+    for variable, value in environment(beside).items():
+        monkeypatch.setenv(variable, value)
+    program, word, *options = SERVICES[beside]["command"]
+    command = agent.get_command(click.Context(agent), word)
+    assert program == agent.name
+    assert command is not None
+    context = command.make_context(word, options)
+    assert context.params["url"] == database_of(beside)
+    assert context.params["address"] == environment(beside)["TXCOORD_ADDRESS"]
+    database = open_database(context.params["url"])  # which connects to nothing, and wants a synchronous driver
+    database.sync_engine.dispose()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_nobody_waits_for_an_agent_and_it_waits_for_what_makes_its_file(name: str) -> None:
+    assert "healthcheck" not in SERVICES[name], "it listens nowhere"
+    assert not any(name in service.get("depends_on", {}) for service in SERVICES.values())
+    if mounts(name):
+        assert name.removesuffix("-agent") in SERVICES[name]["depends_on"]
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_its_database_driver_is_in_the_image(name: str) -> None:
     extra = re.search(r"pip install --no-cache-dir '\.\[(\w+)\]'", DOCKERFILE)
     assert extra is not None
-    url = make_url(environment(name).get("SHOP_DATABASE") or environment(name)["TXCOORD_STORE"])
-    assert DRIVERS[url.drivername] in packages(extra[1])
+    url = make_url(database_of(name) or environment(name)["TXCOORD_STORE"])
+    if url.drivername != "sqlite":  # which is Python's own
+        assert DRIVERS[url.drivername] in packages(extra[1])
     assert {"grpcio-health-checking", "uvicorn", "httpx"} <= packages(extra[1])
 
 

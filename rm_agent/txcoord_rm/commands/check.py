@@ -1,4 +1,4 @@
-"""`txcoord-agent check`: whether AT can work in a database, a verdict a line."""
+"""`txcoord-agent check`: whether AT can work in a database, and what it is used for, a verdict a line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from txcoord_rm.catalogue.facts import facts_on, tables_on
 from txcoord_rm.catalogue.table import Event
 from txcoord_rm.catalogue.table import Table as Facts
 from txcoord_rm.commands.database import opened, url_argument
+from txcoord_rm.commands.modes import modes
 from txcoord_rm.schema import TABLES, faults
 
 _SETTINGS = {
@@ -33,11 +34,13 @@ _ELSEWHERE = "keep it out of global transactions, or change it in a TCC action"
 def check_command(url: str, as_json: bool) -> None:
     """Check the database at URL as the user that it names; exit code 1 when something is wrong.
 
-    Looks at our tables and what the user may do with them, at settings, and at tables whose changes would be refused inside a
-    global transaction. Nothing is changed.
+    Looks at our tables and what the user may do with them, at settings, at tables whose changes would be refused inside a global
+    transaction, and at what can be known of tables that are written in several modes. Nothing is changed.
     """
     with opened(url) as database:
         checks = database.run(lambda connection: list(_examine(connection)))
+        if all(check.verdict is not Verdict.WRONG for check in checks):  # else our tables are not there, or not readable
+            checks += database.run(lambda connection: list(modes(connection)))
     end_with(checks, as_json)
 
 

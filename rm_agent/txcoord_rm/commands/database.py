@@ -14,8 +14,8 @@ from txcoord_sdk.dialects import dialect_of
 
 from txcoord_rm.undo import schema as undo
 
-url_argument = click.argument("url")
-"""For commands about a database as a whole."""
+url_argument = click.argument("url", envvar="TXCOORD_DATABASE")
+"""For commands about a database as a whole; from the environment no list of processes shows its password."""
 database_option = click.option(
     "--database", "url", required=True, envvar="TXCOORD_DATABASE", show_envvar=True,
     help="SQLAlchemy URL of the business database, with a synchronous driver.",
@@ -23,8 +23,12 @@ database_option = click.option(
 """For commands about something in a database."""
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, undoes: bool = True) -> Database:
     """The database at a URL.
+
+    Args:
+        url: It.
+        undoes: Whether the undo log is one of our tables there.
 
     Raises:
         ConfigurationError: The URL is none, or its driver is asynchronous, missing or of no supported kind.
@@ -40,19 +44,24 @@ def open_database(url: str) -> Database:
             "mysql+pymysql"
         )
     database = Database(engine, engine.url.database or "")
-    database.add_tables(undo.metadata)
+    if undoes:
+        database.add_tables(undo.metadata)
     return database
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Database]:
+def opened(url: str, undoes: bool = True) -> Iterator[Database]:
     """The database at a URL, closed at the end; what it refuses is an error of ours.
+
+    Args:
+        url: It.
+        undoes: See `open_database`.
 
     Raises:
         ConfigurationError: See `open_database`; or the database refuses something.
         UnavailableError: It cannot be reached.
     """
-    database = open_database(url)
+    database = open_database(url, undoes)
     try:
         yield database
     except DBAPIError as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.util import greenlet_spawn
+from txcoord_sdk.database import Database
 from txcoord_sdk.transaction.effects import Invoke, Steps
 
 from txcoord_rm.xa.identifier import Identifier
@@ -26,10 +27,12 @@ class Session:
     Args:
         raw: The DB-API connection.
         loop: In which an asynchronous driver uses it; None: the driver is synchronous.
+        database: Whose it is.
     """
 
     raw: Any
     loop: asyncio.AbstractEventLoop | None
+    database: Database
 
 
 class KeptSessions:
@@ -68,14 +71,19 @@ class KeptSessions:
         ended: bool = yield Invoke(lambda: _in_its_world(session, lambda: _end(session.raw, end)))
         return ended
 
-    def close(self) -> None:
-        """Let go of all: whoever serves the database ends their branches."""
+    def close(self, database: Database) -> None:
+        """Let go of those of a database: this process does not end their branches any more, and now others can."""
         with self._lock:
-            sessions, self._sessions = list(self._sessions.values()), {}
+            if self._pid != os.getpid():
+                return  # they are the parent's
+            mine = [identifier for identifier, session in self._sessions.items() if session.database is database]
+            sessions = [self._sessions.pop(identifier) for identifier in mine]
         for session in sessions:
             with contextlib.suppress(Exception):  # it, or its loop, is gone already
                 if session.loop is None:
                     session.raw.close()
+                elif session.loop is asyncio._get_running_loop():
+                    session.raw.terminate()
                 else:
                     session.loop.call_soon_threadsafe(session.raw.terminate)
 

@@ -9,15 +9,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from txcoord_sdk.client import Client
+from txcoord_sdk.database import Database
 from txcoord_sdk.participant import Command
 from txcoord_sdk.tcc.cleaning import keep_clean
 from txcoord_sdk.transaction.effects import Invoke, Steps, adrive, drive
 
-from txcoord_rm.at.participant import UNDO_LOG, AtParticipant, resource_of
+from txcoord_rm.at.participant import UNDO_LOG, AtParticipant, resource_of, serve_second_phases
 from txcoord_rm.undo.log import metadata
 from txcoord_rm.xa.branch import ARGUMENTS
 from txcoord_rm.xa.identifier import Identifier
-from txcoord_rm.xa.resource import XaResource
+from txcoord_rm.xa.port import Preparing
+from txcoord_rm.xa.resource import XaResource, preparing_for
 from txcoord_rm.xa.scan import Scan, keep_scanning
 from txcoord_rm.xa.second_phase import XaSecondPhase
 
@@ -28,7 +30,8 @@ class DatabaseParticipant:
     Args:
         at: Of AT branches.
         xa: Of XA branches.
-        is_waited_for: Whether there may be XA branches: their commits hold rows, and somebody waits for them.
+        is_waited_for: Whether this process may have XA branches: their commits hold rows, and somebody waits for them. With the
+            first command for one of another process that is known, too.
     """
 
     def __init__(self, at: AtParticipant, xa: XaSecondPhase, is_waited_for: Callable[[], bool]) -> None:
@@ -36,11 +39,12 @@ class DatabaseParticipant:
         self._at = at
         self._xa = xa
         self._is_waited_for = is_waited_for
+        self._has_met_xa = False
 
     @property
     def gathers(self) -> float:
         """See `BatchParticipant.gathers`."""
-        return 0.0 if self._is_waited_for() else self._at.gathers
+        return 0.0 if self._has_met_xa or self._is_waited_for() else self._at.gathers
 
     def is_async(self, command: Command) -> bool:
         """See `BatchParticipant.is_async`."""
@@ -75,6 +79,7 @@ class DatabaseParticipant:
         database_id = command.resource.partition("@")[2]
         for branch in command.branches:
             if branch.arguments == ARGUMENTS:
+                self._has_met_xa = True
                 yield from self._xa.settle_steps(Identifier(database_id, command.xid, branch.branch_id), command.commit)
 
 
@@ -83,7 +88,7 @@ def _without_xa(command: Command) -> Command:
 
 
 def serve(client: Client, xa: XaResource, undoes: bool) -> None:
-    """Have `client` do phase two in a database as soon as it can be reached.
+    """Have `client` do phase two in the database of an enrolled engine as soon as it can be reached.
 
     Args:
         client: It.
@@ -91,16 +96,57 @@ def serve(client: Client, xa: XaResource, undoes: bool) -> None:
         undoes: Whether AT mode is served there, so that its table is needed.
     """
     database = xa.resource.database
+
+    def ready(resource: str, scan: Scan) -> None:
+        xa.when_used(lambda: keep_scanning(client, database, scan))
+
+    _serve(client, database, xa.preparing, lambda: xa.used, undoes, ready)
+
+
+def serve_database(client: Client, database: Database, ready: Callable[[str], None] = lambda resource: None) -> None:
+    """Have `client` do phase two of AT and XA in a database that none of this process's engines writes in.
+
+    It is looked for prepared transactions from the start on: what others left behind is why such a process is there.
+
+    Args:
+        client: Of this process.
+        database: It; our tables are created where they are missing.
+        ready: Told the resource once it is served; from any thread.
+
+    Raises:
+        ConfigurationError: The database is of a kind in which neither works.
+    """
+    dialect = database.sync_engine.dialect
+    if dialect.name == "sqlite":  # which prepares nothing
+        serve_second_phases(client, database, ready)
+        return
+
+    def served(resource: str, scan: Scan) -> None:
+        keep_scanning(client, database, scan)
+        ready(resource)
+
+    _serve(client, database, preparing_for(dialect), lambda: False, True, served)
+
+
+def _serve(
+    client: Client,
+    database: Database,
+    preparing: Preparing,
+    is_waited_for: Callable[[], bool],
+    undoes: bool,
+    ready: Callable[[str, Scan], None],
+) -> None:
+    at = AtParticipant(database)
     if undoes:
         database.add_tables(metadata)
 
-    def ready(database_id: str) -> None:
-        second_phase = XaSecondPhase(database, xa.preparing, resource_of(database_id))
-        client.serve(resource_of(database_id), DatabaseParticipant(AtParticipant(database), second_phase, lambda: xa.used))
+    def prepared(database_id: str) -> None:
+        resource = resource_of(database_id)
+        second_phase = XaSecondPhase(database, preparing, resource)
+        client.serve(resource, DatabaseParticipant(at, second_phase, is_waited_for))
         keep_clean(client, database)
         if undoes:
             keep_clean(client, database, UNDO_LOG)
-        scan = Scan(second_phase, client.astatus if database.is_async else client.status)
-        xa.when_used(lambda: keep_scanning(client, database, scan))
+        ready(resource, Scan(second_phase, client.astatus if database.is_async else client.status))
 
-    client.when_prepared(database, ready)
+    client.when_prepared(database, prepared)

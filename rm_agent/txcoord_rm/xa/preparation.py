@@ -123,8 +123,9 @@ class Preparation:
         if not self._prepared or not self._preparing.keeps:
             return
         raw = self._connection.connection.dbapi_connection
-        loop = asyncio.get_running_loop() if self._xa.resource.database.is_async else None
-        kept.keep(self._known, Session(raw, loop))
+        database = self._xa.resource.database
+        loop = asyncio.get_running_loop() if database.is_async else None
+        kept.keep(self._known, Session(raw, loop, database))
         self._connection.detach()
         self._connection.invalidate()  # of what is detached nothing is closed
 

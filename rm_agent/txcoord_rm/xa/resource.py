@@ -13,6 +13,7 @@ from txcoord_proto.errors import ConfigurationError
 from txcoord_rm.at.resource import Resource
 from txcoord_rm.capture.families import flavour_of
 from txcoord_rm.xa.identifier import Identifier
+from txcoord_rm.xa.kept import kept
 from txcoord_rm.xa.mode import Mode
 from txcoord_rm.xa.mysql import MysqlPreparing
 from txcoord_rm.xa.port import Preparing
@@ -61,6 +62,9 @@ class XaResource:
         self.statements = Statements(flavour_of(dialect), resource.database.dialect)
         self.locks = mode is Mode.AT
         """Whether its branches take global locks: they do where this process uses AT mode on the database as well."""
+        if self.preparing.keeps:
+            database = resource.database
+            database.when_closed(lambda: kept.close(database))
         self._meet()
         self.used = mode is Mode.XA
         """Whether there may be XA branches of this process."""

@@ -7,16 +7,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy.orm import Session
 from txcoord_proto.errors import CoordinatorUnreachableError, NotActiveError, RolledBackError
-from txcoord_proto.status import Wait
+from txcoord_proto.status import BranchStatus, BranchType, PhaseOne, Wait
 from txcoord_proto.v1 import coordinator_pb2 as pb
+from txcoord_rm.commands.init import init_command
 from txcoord_sdk import Client, GlobalTransaction, connect, current_headers, joined
 from txcoord_sdk.context import entered
+from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
 from txcoord_sdk.transaction.effects import Ask, drive, perform
 
 from tests.chaos.child import Child
+from tests.contract.rm.branches import phase_one
+from tests.integration.agent import agent
 from tests.integration.at.world import World
 from tests.integration.xa.book import balances, fences, pay, prepared
 from tests.integration.xa.conftest import PLAIN, make_world
@@ -30,7 +35,8 @@ class Scene:
     def __init__(self, world: World, client: Client, address: str, directory: Path) -> None:
         self.world = world
         self.client = client
-        url = world.outside.url.render_as_string(hide_password=False)
+        self.address = address
+        self.url = url = world.outside.url.render_as_string(hide_password=False)
         arguments = ("tests.integration.xa.clerk", address, f"clerk{next(_numbers)}", url)
         self.clerk = Child(f"clerk{next(_numbers)}", arguments, directory)
 
@@ -49,6 +55,21 @@ class Scene:
         else:
             assert self.clerk.process.stdout.readline() == "paid\n", self.clerk.log()
         return transaction
+
+    def prepared(self) -> GlobalTransaction:
+        """A transaction in which the clerk has paid, said so, and been killed."""
+        transaction = self.pay()
+        wait_until(lambda: self.status(transaction).branches[0].status == BranchStatus.DONE, 10, "its report")
+        self.clerk.end()
+        assert len(prepared(self.world)) == 1
+        return transaction
+
+    def decide(self, transaction: GlobalTransaction, commit: bool) -> None:
+        """Decide it, and wait for no second phase."""
+        if commit:
+            drive(transaction.commit_steps(Wait.DECIDED))
+        else:
+            perform(Ask(lambda sink: self.client.rollback(transaction.xid(), Wait.DECIDED, "", sink)))
 
     def status(self, transaction: GlobalTransaction) -> pb.Transaction:
         return self.client.status(transaction.xid())
@@ -100,10 +121,7 @@ def test_killed_around_the_second_phase(scene: Scene, moment: str, commit: bool)
     transaction = scene.pay()
     assert len(prepared(scene.world)) == 1
     scene.clerk.failpoints.set(f"{'xa.commit' if commit else 'xa.rollback'}={moment}:kill")
-    if commit:
-        drive(transaction.commit_steps(Wait.DECIDED))
-    else:
-        perform(Ask(lambda sink: scene.client.rollback(transaction.xid(), Wait.DECIDED, "", sink)))
+    scene.decide(transaction, commit)
     if moment != "unknown":  # it dies at the next operation that it begins
         wait_until(lambda: scene.clerk.dead, 20, "its death")
     scene.world.client.start()
@@ -111,6 +129,38 @@ def test_killed_around_the_second_phase(scene: Scene, moment: str, commit: bool)
     settled(scene, transaction)
     assert prepared(scene.world) == []
     assert balances(scene.world) == [110 if commit else 100, 100, 100]
+
+
+@pytest.mark.parametrize(("commit", "is_there_first"), [(True, True), (False, True), (True, False)])
+def test_the_agent_ends_what_a_service_has_left(scene: Scene, commit: bool, is_there_first: bool) -> None:
+    """The service was killed after PREPARE, and nobody but the agent runs."""
+    transaction = scene.prepared()
+    if not is_there_first:
+        scene.decide(transaction, commit)
+    with agent(scene.address, scene.url):
+        if is_there_first:
+            scene.decide(transaction, commit)
+        settled(scene, transaction)
+    assert scene.status(transaction).status == (pb.COMMITTED if commit else pb.ROLLED_BACK)
+    assert prepared(scene.world) == []
+    assert balances(scene.world) == [110 if commit else 100, 100, 100]
+
+
+@pytest.mark.parametrize("scene", ["postgres"], indirect=True)
+def test_the_agent_rolls_back_at_and_xa_branches_of_one_transaction(scene: Scene) -> None:
+    assert CliRunner().invoke(init_command, [scene.url]).exit_code == 0
+    transaction = scene.pay()
+    with agent(scene.address, scene.url) as resource:
+        branch_id = transaction.register(Registration(BranchType.AT, resource))
+        phase_one(scene.world.outside, transaction.xid(), branch_id, "UPDATE account SET balance = 0 WHERE id = 2")
+        transaction.report(branch_id, PhaseOne.DONE)
+        wait_until(lambda: all(b.status == BranchStatus.DONE for b in scene.status(transaction).branches), 10, "its reports")
+        scene.clerk.end()
+        assert balances(scene.world) == [100, 0, 100]
+        scene.decide(transaction, False)
+        settled(scene, transaction)
+    assert prepared(scene.world) == []
+    assert balances(scene.world) == [100, 100, 100]
 
 
 def test_two_clerks_end_what_one_has_prepared(scene: Scene) -> None:
