@@ -18,10 +18,12 @@ class Batches:
 
     Args:
         loop: In which its batches run; None: in threads.
+        gathers: Seconds for which a batch gathers before it begins.
     """
 
-    def __init__(self, loop: Mailbox | None) -> None:
+    def __init__(self, loop: Mailbox | None, gathers: float) -> None:
         self.loop = loop
+        self.gathers = gathers
         self._waiting: list[Command] = []
         self._alone: deque[Command] = deque()
         """Of a batch that failed."""

@@ -88,12 +88,12 @@ class Participant(Protocol):
 class BatchParticipant(Protocol):
     """Does the second phases of one resource by whole commands: commits of many transactions at a time, a rollback in one piece.
 
-    Of its commits one batch is under way at a time, and what comes meanwhile is the next one. Rollbacks do not wait for it.
+    Of its commits that gather for the same time one batch is under way at a time, and what comes meanwhile is the next one.
+    Rollbacks do not wait for it.
     """
 
-    @property
-    def gathers(self) -> float:
-        """Seconds for which commits gather before a batch begins, where nobody waits for them."""
+    def gathers(self, command: Command) -> float:
+        """Seconds for which a commit waits for others that do, to be one batch with them; 0: somebody waits for it."""
 
     @property
     def database(self) -> Bounded:

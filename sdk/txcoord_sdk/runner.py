@@ -63,7 +63,8 @@ class Runner:
         self._at_end = at_end
         self._participants: dict[str, Participant] = {}
         self._batch_participants: dict[str, BatchParticipant] = {}
-        self._batches: dict[str, Batches] = {}
+        self._batches: dict[tuple[str, float], Batches] = {}
+        """By resource and how long they gather: what somebody waits for does not wait with what nobody does."""
         self._running: dict[tuple[str, int], Mailbox | None] = {}
         """What is being worked on, and the loop in which, if it is one."""
         self._stopped = threading.Event()
@@ -123,9 +124,11 @@ class Runner:
         self._start(steps, loop, lambda: self._pool(participant, command.resource))
 
     def _queue(self, command: Command, participant: BatchParticipant) -> None:
-        batches = self._batches.get(command.resource)
+        gathers = participant.gathers(command)
+        batches = self._batches.get((command.resource, gathers))
         if batches is None or batches.abandoned:
-            batches = self._batches[command.resource] = Batches(self._loop() if participant.is_async(command) else None)
+            batches = Batches(self._loop() if participant.is_async(command) else None, gathers)
+            self._batches[command.resource, gathers] = batches
         self._mark(command, batches.loop)
         if batches.add(command):  # else one is under way, and this comes with the next one
             self._start_batch(batches, participant, command.resource)
@@ -252,8 +255,8 @@ class Runner:
         """One batch; the next one is started, not done, so that a rollback that waits for a connection comes in between."""
         batch: list[Command] = []
         try:
-            if participant.gathers and not batches.parted and not self._stopped.is_set():
-                yield Pause(participant.gathers) if batches.loop is not None else Invoke(lambda: self._pause(participant.gathers))
+            if batches.gathers and not batches.parted and not self._stopped.is_set():
+                yield Pause(batches.gathers) if batches.loop is not None else Invoke(lambda: self._pause(batches.gathers))
             batch = batches.take()
             if batch:  # else the client was closed meanwhile
                 yield Invoke(lambda: participant.commit(batch))
@@ -276,7 +279,9 @@ class Runner:
                 self._start_batch(batches, participant, resource)
 
     def _start_batch(self, batches: Batches, participant: BatchParticipant, resource: str) -> None:
-        self._start(self._batch(batches, participant, resource), batches.loop, lambda: self._batch_pool(resource))
+        self._start(
+            self._batch(batches, participant, resource), batches.loop, lambda: self._batch_pool(resource, batches.gathers)
+        )
 
     def _start(self, steps: Steps[None], loop: Mailbox | None, pool: Callable[[], ThreadPoolExecutor]) -> None:
         if loop is not None:
@@ -329,9 +334,9 @@ class Runner:
             pool = self._pools[key] = ThreadPoolExecutor(threads, f"txcoord-second-phase-{name}")
         return pool
 
-    def _batch_pool(self, resource: str) -> ThreadPoolExecutor:
+    def _batch_pool(self, resource: str, gathers: float) -> ThreadPoolExecutor:
         """One thread of its own, which waits most of the time."""
-        key = f"{resource} commits"
+        key = f"{resource} commits within {gathers:g} s"
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools[key] = ThreadPoolExecutor(1, f"txcoord-commits-{resource}")

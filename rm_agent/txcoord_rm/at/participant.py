@@ -54,8 +54,7 @@ class AtParticipant:
         check_known(database.sync_engine.dialect.name)
         self.database = database
 
-    @property
-    def gathers(self) -> float:
+    def gathers(self, command: Command) -> float:
         """See `BatchParticipant.gathers`."""
         return GATHER_SECONDS
 

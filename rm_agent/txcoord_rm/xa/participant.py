@@ -30,21 +30,16 @@ class DatabaseParticipant:
     Args:
         at: Of AT branches.
         xa: Of XA branches.
-        is_waited_for: Whether this process may have XA branches: their commits hold rows, and somebody waits for them. With the
-            first command for one of another process that is known, too.
     """
 
-    def __init__(self, at: AtParticipant, xa: XaSecondPhase, is_waited_for: Callable[[], bool]) -> None:
+    def __init__(self, at: AtParticipant, xa: XaSecondPhase) -> None:
         self.database = at.database
         self._at = at
         self._xa = xa
-        self._is_waited_for = is_waited_for
-        self._has_met_xa = False
 
-    @property
-    def gathers(self) -> float:
-        """See `BatchParticipant.gathers`."""
-        return 0.0 if self._has_met_xa or self._is_waited_for() else self._at.gathers
+    def gathers(self, command: Command) -> float:
+        """See `BatchParticipant.gathers`: XA branches hold rows until they are committed."""
+        return 0.0 if any(branch.arguments == ARGUMENTS for branch in command.branches) else self._at.gathers(command)
 
     def is_async(self, command: Command) -> bool:
         """See `BatchParticipant.is_async`."""
@@ -79,7 +74,6 @@ class DatabaseParticipant:
         database_id = command.resource.partition("@")[2]
         for branch in command.branches:
             if branch.arguments == ARGUMENTS:
-                self._has_met_xa = True
                 yield from self._xa.settle_steps(Identifier(database_id, command.xid, branch.branch_id), command.commit)
 
 
@@ -100,7 +94,7 @@ def serve(client: Client, xa: XaResource, undoes: bool) -> None:
     def ready(resource: str, scan: Scan) -> None:
         xa.when_used(lambda: keep_scanning(client, database, scan))
 
-    _serve(client, database, xa.preparing, lambda: xa.used, undoes, ready)
+    _serve(client, database, xa.preparing, undoes, ready)
 
 
 def serve_database(client: Client, database: Database, ready: Callable[[str], None] = lambda resource: None) -> None:
@@ -125,14 +119,13 @@ def serve_database(client: Client, database: Database, ready: Callable[[str], No
         keep_scanning(client, database, scan)
         ready(resource)
 
-    _serve(client, database, preparing_for(dialect), lambda: False, True, served)
+    _serve(client, database, preparing_for(dialect), True, served)
 
 
 def _serve(
     client: Client,
     database: Database,
     preparing: Preparing,
-    is_waited_for: Callable[[], bool],
     undoes: bool,
     ready: Callable[[str, Scan], None],
 ) -> None:
@@ -143,7 +136,7 @@ def _serve(
     def prepared(database_id: str) -> None:
         resource = resource_of(database_id)
         second_phase = XaSecondPhase(database, preparing, resource)
-        client.serve(resource, DatabaseParticipant(at, second_phase, is_waited_for))
+        client.serve(resource, DatabaseParticipant(at, second_phase))
         keep_clean(client, database)
         if undoes:
             keep_clean(client, database, UNDO_LOG)

@@ -56,6 +56,8 @@ class Books:
         poison: XIDs with which a commit fails.
         errors: Raised, one a call, before anything is looked at.
         gate: Commits wait while it is closed.
+        gathering: How long commits gather.
+        waited_for: XIDs whose commits do not.
     """
 
     database: Place = field(default_factory=Place)
@@ -67,7 +69,12 @@ class Books:
     errors: list[Exception] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
 
-    gathers: float = 0.0
+    gathering: float = 0.0
+    waited_for: set[str] = field(default_factory=set)
+
+    def gathers(self, command: Command) -> float:
+        """See `BatchParticipant.gathers`."""
+        return 0.0 if command.xid in self.waited_for else self.gathering
 
     def is_async(self, command: Command) -> bool:
         """See `BatchParticipant.is_async`."""
@@ -356,7 +363,7 @@ def test_what_lives_in_the_loop_of_the_runner_ends_with_it(answers: Answers) -> 
 
 
 def test_what_gathers_is_one_batch_and_does_not_outlast_the_client(runner: Runner, books: Books, answers: Answers) -> None:
-    books.gathers, started = 5.0, time.monotonic()
+    books.gathering, started = 5.0, time.monotonic()
     books.gate.set()
     runner.take(commit("x0"))
     runner.take(commit("x1"))
@@ -373,7 +380,7 @@ def test_what_gathers_is_one_batch_and_does_not_outlast_the_client(runner: Runne
 
 
 def test_what_failed_together_does_not_gather_again(runner: Runner, books: Books, answers: Answers) -> None:
-    books.gathers, started = 0.2, time.monotonic()
+    books.gathering, started = 0.2, time.monotonic()
     books.gate.set()
     books.poison.add("x7")
     for n in range(30):
@@ -383,3 +390,26 @@ def test_what_failed_together_does_not_gather_again(runner: Runner, books: Books
     assert books.batches[1:] == [[f"x{n}"] for n in range(30)]
     assert list(answers.failures) == [("x7", 1)]
     assert time.monotonic() - started < 2
+
+
+def test_what_somebody_waits_for_does_not_gather(runner: Runner, books: Books, answers: Answers) -> None:
+    books.gathering, books.waited_for = 0.5, {"x1", "x2"}
+    books.gate.set()
+    for n in range(4):
+        runner.take(commit(f"x{n}"))
+    wait_until(lambda: sum(map(len, books.batches)) == 2, what="those that are waited for")
+    assert sorted(xid for batch in books.batches for xid in batch) == ["x1", "x2"]
+    idle(runner)
+    assert books.batches[-1] == ["x0", "x3"]
+    assert not answers.failures
+
+
+def test_what_gathers_does_not_hold_up_what_is_waited_for(runner: Runner, books: Books, answers: Answers) -> None:
+    books.gathering, books.waited_for = 0.05, {"x1"}
+    runner.take(commit("x0"))
+    wait_until(lambda: books.batches, what="a batch that waits for the gate")
+    runner.take(commit("x1"))
+    wait_until(lambda: len(books.batches) == 2, what="the other one beside it")
+    books.gate.set()
+    idle(runner)
+    assert not answers.failures
