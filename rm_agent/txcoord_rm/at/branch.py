@@ -46,6 +46,11 @@ class LocalBranch(Statements):
         self._begun = False
         """Whether a statement has run in the local transaction."""
 
+    @property
+    def begun(self) -> bool:
+        """Whether a statement of it has run in the local transaction."""
+        return self._begun
+
     def _limit(self) -> int:
         """Milliseconds that the database is to be told, 0: it has been told."""
         return start_limit(self.connection, self.transaction.deadline)

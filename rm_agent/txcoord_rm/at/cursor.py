@@ -109,6 +109,11 @@ class Cursor:
     # ------------------------------------------------------------ results
 
     @property
+    def captured(self) -> bool:
+        """Whether the last statement ran in another form, so that its results are here and not at the driver's cursor."""
+        return self._result is not None
+
+    @property
     def description(self) -> Any:
         """See DB-API."""
         return self._cursor.description if self._result is None else self._result.description

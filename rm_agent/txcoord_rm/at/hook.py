@@ -26,7 +26,7 @@ from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 from txcoord_rm.at.alone import LoneBranch, LoneGuard
 from txcoord_rm.at.branch import LocalBranch
-from txcoord_rm.at.cursor import Cursor
+from txcoord_rm.at.cursor import Cursor, Local
 from txcoord_rm.at.guard import Guard, is_within
 from txcoord_rm.at.joining import check_same, written_before
 from txcoord_rm.at.resource import LocalWrites
@@ -70,20 +70,32 @@ class EnrolledContext:
     def create_cursor(self: Any) -> Any:
         """The driver's cursor; inside a global transaction one that captures."""
         cursor = super().create_cursor()  # type: ignore[misc]
-        dialect = self.dialect
-        transaction = current()
-        if transaction is None and dialect._txcoord_ignores and not dialect._txcoord_open and not is_within():
-            dialect._txcoord_see(self)
+        local = capturing(self)
+        if local is None:
             return cursor
-        if self.execution_options.get("txcoord_own") or current_branch() is not None:
-            return cursor
-        if not dialect._txcoord_locks and dialect._txcoord_takes_xa(self.root_connection, transaction):
-            return cursor  # the dialect sees the statement
-        local = _Local(self, transaction)
-        if transaction is None and dialect._txcoord_ignores and not is_within() and local.known() is None:
-            dialect._txcoord_see(self)
-            return cursor
-        return Cursor(cursor, dialect._txcoord_resource, local, self.create_default_cursor if self._is_server_side else None)
+        return Cursor(cursor, self.dialect._txcoord_resource, local, self.create_default_cursor if self._is_server_side else None)
+
+
+def capturing(context: Any) -> Local | None:
+    """The local transaction in which a statement is to be captured; None: the driver runs it as it is.
+
+    Args:
+        context: SQLAlchemy's, of the statement.
+    """
+    dialect = context.dialect
+    transaction = current()
+    if transaction is None and dialect._txcoord_ignores and not dialect._txcoord_open and not is_within():
+        dialect._txcoord_see(context)
+        return None
+    if context.execution_options.get("txcoord_own") or current_branch() is not None:
+        return None
+    if not dialect._txcoord_locks and dialect._txcoord_takes_xa(context.root_connection, transaction):
+        return None  # the dialect sees the statement
+    local = _Local(context, transaction)
+    if transaction is None and dialect._txcoord_ignores and not is_within() and local.known() is None:
+        dialect._txcoord_see(context)
+        return None
+    return local
 
 
 class _Local:
