@@ -42,6 +42,7 @@ class Cursor:
         resource: The engine.
         local: The connection's local transaction.
         plain: Makes another cursor of the driver, for what a cursor on the server's side cannot run; None: not needed.
+        committed: Whether plain reads are global reads.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Cursor:
         resource: Resource,
         local: Local,
         plain: Callable[[], Any] | None = None,
+        committed: bool = False,
     ) -> None:
         self._cursor = cursor
         self._resource = resource
         self._local = local
         self._plain = plain
+        self._committed = committed
         self._result: Result | None = None
         self._rows: deque[Any] = deque()
 
@@ -73,6 +76,8 @@ class Cursor:
         """
         self._result = None
         statement = self._resource.recognise(sql, parameters)
+        if self._committed and statement.verb is Verb.READ and (locking := self._resource.global_read(sql, parameters)):
+            statement = self._resource.recognise(locking, parameters)
         if statement.verb in _CAPTURED:
             cursor = self._capturing()
             return self._take(self._local.run(cursor, lambda branch: branch.execute(cursor, statement, parameters)))
@@ -82,6 +87,8 @@ class Cursor:
         """See DB-API. Raises like `execute`."""
         self._result = None
         statement = self._resource.recognise(sql, ())
+        if self._committed and statement.verb is Verb.READ and (locking := self._resource.global_read(sql, ())):
+            statement = self._resource.recognise(locking, ())
         if statement.verb not in _CAPTURED:
             return self._pass_by(statement, self._cursor.executemany, sql, rows)
         cursor = self._capturing()

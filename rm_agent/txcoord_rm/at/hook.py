@@ -28,6 +28,7 @@ from txcoord_rm.at.alone import LoneBranch, LoneGuard
 from txcoord_rm.at.branch import LocalBranch
 from txcoord_rm.at.cursor import Cursor
 from txcoord_rm.at.guard import Guard, is_within
+from txcoord_rm.at.isolation import reads_committed
 from txcoord_rm.at.joining import check_same, written_before
 from txcoord_rm.at.resource import LocalWrites
 from txcoord_rm.at.statements import Statements
@@ -83,7 +84,8 @@ class EnrolledContext:
         if transaction is None and dialect._txcoord_ignores and not is_within() and local.known() is None:
             dialect._txcoord_see(self)
             return cursor
-        return Cursor(cursor, dialect._txcoord_resource, local, self.create_default_cursor if self._is_server_side else None)
+        plain = self.create_default_cursor if self._is_server_side else None
+        return Cursor(cursor, dialect._txcoord_resource, local, plain, transaction is not None and reads_committed())
 
 
 class _Local:
