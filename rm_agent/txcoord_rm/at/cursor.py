@@ -22,6 +22,9 @@ class Local(Protocol):
     def known(self) -> Statements | None:
         """The branch that it is part of already."""
 
+    def reads_committed(self) -> bool:
+        """Whether plain reads are global reads."""
+
     def pass_by(self, verb: Verb) -> None:
         """A statement is about to run that needs no capture."""
 
@@ -72,7 +75,7 @@ class Cursor:
             LockConflictError: Another global transaction holds a row.
         """
         self._result = None
-        statement = self._resource.recognise(sql, parameters)
+        statement = self._recognised(sql, parameters)
         if statement.verb in _CAPTURED:
             cursor = self._capturing()
             return self._take(self._local.run(cursor, lambda branch: branch.execute(cursor, statement, parameters)))
@@ -81,11 +84,17 @@ class Cursor:
     def executemany(self, sql: str, rows: Sequence[Any]) -> Any:
         """See DB-API. Raises like `execute`."""
         self._result = None
-        statement = self._resource.recognise(sql, ())
+        statement = self._recognised(sql, ())
         if statement.verb not in _CAPTURED:
             return self._pass_by(statement, self._cursor.executemany, sql, rows)
         cursor = self._capturing()
         return self._take(self._local.run(cursor, lambda branch: branch.execute_many(cursor, statement, list(rows))))
+
+    def _recognised(self, sql: str, parameters: Any) -> Statement:
+        statement = self._resource.recognise(sql, parameters)
+        if statement.verb is Verb.READ and self._local.reads_committed():
+            return self._resource.global_read(statement, parameters)
+        return statement
 
     def _pass_by(self, statement: Statement, run: Callable[..., Any], *given: Any) -> Any:
         if statement.functions or statement.verb is Verb.SAVEPOINT:

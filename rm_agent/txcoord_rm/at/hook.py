@@ -28,6 +28,7 @@ from txcoord_rm.at.alone import LoneBranch, LoneGuard
 from txcoord_rm.at.branch import LocalBranch
 from txcoord_rm.at.cursor import Cursor, Local
 from txcoord_rm.at.guard import Guard, is_within
+from txcoord_rm.at.isolation import reads_committed
 from txcoord_rm.at.joining import check_same, written_before
 from txcoord_rm.at.resource import LocalWrites
 from txcoord_rm.at.statements import Statements
@@ -112,6 +113,10 @@ class _Local:
         """What captures its statements already; None: nothing does."""
         state = open_state(self._connection)
         return None if state is None else next((e for e in state.enlistments if isinstance(e, (LocalBranch, Guard))), None)
+
+    def reads_committed(self) -> bool:
+        """See `Local.reads_committed`."""
+        return self._transaction is not None and reads_committed()
 
     def pass_by(self, verb: Verb) -> None:
         """See `Local.pass_by`."""

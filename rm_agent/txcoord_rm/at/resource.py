@@ -15,6 +15,7 @@ from txcoord_sdk.transaction.effects import Steps, adrive, drive
 from txcoord_rm.at.participant import resource_of
 from txcoord_rm.capture.port import Capture
 from txcoord_rm.sql.flavour import Flavour
+from txcoord_rm.sql.global_read import global_read
 from txcoord_rm.sql.recogniser import Recogniser
 from txcoord_rm.sql.statement import Statement, Verb
 
@@ -74,6 +75,7 @@ class Resource:
         self.capture = capture
         self.lock_wait = lock_wait
         self.local_writes = local_writes
+        self._flavour = flavour
         self._recogniser = Recogniser(flavour)
         bare = flavour.given(None)
         self._without_parameters = self._recogniser if bare is flavour else Recogniser(bare)
@@ -86,6 +88,15 @@ class Resource:
             UnsupportedSqlError: It could not be undone for certain.
         """
         return (self._recogniser if parameters is not None else self._without_parameters).recognise(sql)
+
+    def global_read(self, statement: Statement, parameters: Any) -> Statement:
+        """A plain read as one that takes global locks; one that reads from no table is left as it is.
+
+        Raises:
+            UnsupportedSqlError: It might see what is taken back later.
+        """
+        locking = global_read(statement.sql, self._flavour if parameters is not None else self._flavour.given(None))
+        return self.recognise(locking, parameters) if locking else statement
 
     def reads(self, sql: str) -> bool:
         """Whether a statement outside a global transaction only reads."""

@@ -16,6 +16,7 @@ from txcoord_sdk.local_transaction import WatchedDialect, commits_by_itself, enl
 from txcoord_sdk.tcc.branch import current_branch
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
+from txcoord_rm.at.isolation import reads_committed
 from txcoord_rm.at.joining import check_same, written_before
 from txcoord_rm.xa.branch import XaBranch
 from txcoord_rm.xa.locked import LockedXaBranch
@@ -102,6 +103,11 @@ class XaDialect(WatchedDialect):
         xa = self._txcoord_xa
         if xa is None:
             raise ConfigurationError(f"{self.name} cannot prepare transactions, so it has no XA mode: use mode('at')")
+        if transaction is not None and reads_committed():
+            raise ConfigurationError(
+                "isolation('read_committed') needs global locks, which engines of mode='xa' do not take: enrol it "
+                "in mode 'at', and say `with txcoord_rm.mode('xa'):` for blocks of the other mode"
+            )
         connection: Connection = context.root_connection
         effect = xa.statements.effect(statement, parameters)
         branch = xa_branch(open_state(connection))

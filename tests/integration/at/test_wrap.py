@@ -13,7 +13,7 @@ import pytest
 from psycopg.rows import dict_row, namedtuple_row
 from sqlalchemy import create_engine, make_url
 from txcoord_proto.errors import ConfigurationError, LockConflictError, LockTimeoutError, RolledBackError, UnsupportedSqlError
-from txcoord_rm import enroll, wrap
+from txcoord_rm import enroll, isolation, wrap
 from txcoord_sdk import Client
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
@@ -103,6 +103,20 @@ def test_it_is_one_world_with_the_engine(world: World) -> None:
     with connect(world) as conn:
         undone(world, work)
     assert accounts(world) == START
+
+
+def test_global_reads_are_global_reads(world: World) -> None:
+    with connect(world) as conn:
+        with world.client.global_transaction(name="test"), isolation("read_committed"):
+            assert conn.execute("SELECT balance FROM account WHERE id = 1").fetchall() == [(100,)]
+            with psycopg.connect(target(world)) as other, pytest.raises(psycopg.errors.LockNotAvailable):
+                other.execute("SELECT FROM account WHERE id = 1 FOR UPDATE NOWAIT")
+            conn.rollback()
+        with world.client.global_transaction(name="test"), isolation("read_committed"):
+            with pytest.raises(UnsupportedSqlError, match="aggregates"):
+                conn.execute("SELECT sum(balance) FROM account")
+            conn.rollback()
+        assert conn.execute("SELECT sum(balance) FROM account").fetchone() == (300,)
 
 
 def test_rows_have_the_form_that_was_asked_for(world: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 from txcoord_proto.errors import ConfigurationError, TransactionEndedError, UnsupportedSqlError
-from txcoord_rm import enroll, mode
+from txcoord_rm import enroll, isolation, mode
 from txcoord_sdk import Client
 
 from tests.integration.at.world import Undo, World
@@ -235,3 +235,12 @@ def test_a_mode_that_is_none_is_refused(connected: Callable[..., Client], fresh_
     enroll(engine, client, mode="xa")
     with pytest.raises(ConfigurationError, match="enrolled in mode 'xa' already"):
         enroll(engine, client)
+
+
+def test_read_committed_is_refused_without_global_locks(world: World) -> None:
+    def work(session: Session) -> None:
+        with isolation("read_committed"):
+            session.execute(text("SELECT * FROM account"))
+
+    with pytest.raises(ConfigurationError, match="mode='xa'"):
+        world.globally(work)

@@ -1,0 +1,121 @@
+"""What reads of a global transaction see of another that is rolled back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, String, Table, select, text
+from sqlalchemy.orm import Session
+from txcoord_proto.errors import ConfigurationError, UnsupportedSqlError
+from txcoord_rm import isolation
+
+from tests.integration.at.test_locks import SECONDS, Holder, balances, pay, waits
+from tests.integration.at.world import World
+
+ACCOUNT = Table(
+    "account", MetaData(), Column("id", Integer, primary_key=True), Column("owner", String), Column("balance", Integer)
+)
+
+
+def read_and_write(session: Session, locked: bool = False) -> int:
+    """What an ORM does: read, compute, write the result."""
+    query = select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1)
+    balance: int = session.execute(query.with_for_update() if locked else query).scalar_one()
+    session.execute(ACCOUNT.update().where(ACCOUNT.c.id == 1).values(balance=balance + 1))
+    return balance
+
+
+def committed(session: Session) -> int:
+    with isolation("read_committed"):
+        return read_and_write(session)
+
+
+def for_update(session: Session) -> int:
+    return read_and_write(session, locked=True)
+
+
+def relative(session: Session) -> int:
+    pay(1, 1)(session)
+    return 100
+
+
+@pytest.mark.parametrize("work", [committed, for_update, relative])
+def test_a_value_that_is_taken_back_is_not_built_upon(
+    bank: World, pool: ThreadPoolExecutor, work: Callable[[Session], int]
+) -> None:
+    if work is not relative and bank.engine.dialect.name != "postgresql":
+        pytest.skip("global reads are PostgreSQL's")
+    holder = Holder(bank, pool, pay(1, 10))
+    second = pool.submit(bank.globally, work)
+    waits(bank, second)
+    holder.end(undo=True)
+    assert second.result(SECONDS) == [100]
+    assert balances(bank)[0] == 101
+
+
+def test_read_uncommitted_builds_upon_it(bank: World, pool: ThreadPoolExecutor) -> None:
+    if bank.engine.dialect.name != "postgresql":
+        pytest.skip("whether the writer behind the read may wait differs")
+    holder = Holder(bank, pool, pay(1, 10))
+    second = pool.submit(bank.globally, read_and_write)
+    waits(bank, second)
+    holder.end(undo=True)
+    assert second.result(SECONDS) == [110]
+    assert balances(bank)[0] == 111
+
+
+def test_a_row_that_was_read_is_not_changed_until_the_end(bank: World, pool: ThreadPoolExecutor) -> None:
+    if bank.engine.dialect.name != "postgresql":
+        pytest.skip("global reads are PostgreSQL's")
+
+    def read(session: Session) -> None:
+        with isolation("read_committed"):
+            assert session.execute(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1)).scalar_one() == 100
+
+    holder = Holder(bank, pool, read)
+    second = pool.submit(bank.globally, pay(1, 1))
+    waits(bank, second)
+    assert balances(bank)[0] == 100
+    holder.end()
+    second.result(SECONDS)
+    assert balances(bank)[0] == 101
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM account",
+        "SELECT owner FROM account GROUP BY owner",
+        "SELECT id FROM account WHERE id IN (SELECT id FROM account)",
+        "WITH a AS (SELECT id FROM account) SELECT id FROM a",
+        "SELECT id FROM account UNION SELECT 7",
+        "SELECT a.id FROM account a LEFT JOIN account b ON a.id = b.id",
+    ],
+)
+def test_reads_that_cannot_be_locked_are_refused(accounts: World, sql: str) -> None:
+    def read(session: Session) -> None:
+        with isolation("read_committed"):
+            session.execute(text(sql)).all()
+
+    with pytest.raises(UnsupportedSqlError, match="read_uncommitted"):
+        accounts.globally(read)
+
+
+def test_rows_on_every_driver(accounts: World) -> None:
+    def read(session: Session) -> list[tuple[int, str]]:
+        with isolation("read_committed"):
+            assert session.execute(text("SELECT 1")).scalar_one() == 1
+            return [tuple(row) for row in session.execute(text("SELECT id, owner FROM account WHERE id > :i"), {"i": 1})]
+
+    if accounts.engine.dialect.name == "postgresql":
+        assert sorted(accounts.globally(read)[0]) == [(2, "bob"), (3, "cid")]
+    else:
+        with pytest.raises(UnsupportedSqlError, match="version_id_col"):
+            accounts.globally(read)
+
+
+def test_an_unknown_isolation_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="read_committed"):
+        isolation("snapshot")
