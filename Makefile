@@ -10,7 +10,7 @@ SOURCES := $(shell find proto txcoord sdk rm_agent -name '*.py' 2>/dev/null)
 DEMO_DB := $(or $(DB),$(if $(filter xa mixed,$(MODE)),postgres,sqlite))
 SERVERS ?=
 # Tests mostly wait: for a process to start, a lease to end. Each worker has servers of its own.
-WORKERS ?= 3
+WORKERS ?= 2
 export TXCOORD_SERVERS := $(SERVERS)
 
 help: ## what can be made

@@ -155,12 +155,18 @@ class Stage:
             yield
 
     def order_until_goods_move(self, customer: str, sku: str, quantity: int = 1) -> tuple[str, Future[Answer]]:
-        """Order, and wait until the stock service has done its phase one; the debit waits for `slow_money`."""
+        """Order, and wait until the stock service has done its phase one and answered; the debit waits for `slow_money`.
+
+        The order is written down after that answer, and before the debit.
+        """
         order_id, answer = self.order_later(customer, sku, quantity)
-        wait_until(lambda: answer.done() or self.ledger.pending("stock") > 0, what="the stock service's phase one")
+        wait_until(lambda: answer.done() or self._waiting("stock", "order"), what="the phases one before the payment's")
         if answer.done():
             raise Unexpected(f"the order came to an end before its payment: {answer.result()}")
         return order_id, answer
+
+    def _waiting(self, *services: str) -> bool:
+        return all(self.ledger.pending(service) for service in services)
 
     def taking_part(self, order_id: str) -> None:
         """Wait until the stock service has registered its branch; its phase one waits for `slow_goods`."""

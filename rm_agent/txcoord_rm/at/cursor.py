@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
+
+from txcoord_proto.errors import TxcoordError, UnsupportedSqlError
 
 from txcoord_rm.capture.port import Result
 from txcoord_rm.sql.statement import Statement, Verb
@@ -24,6 +27,9 @@ class Local(Protocol):
 
     def reads_committed(self) -> bool:
         """Whether plain reads are global reads."""
+
+    def refusal(self, error: UnsupportedSqlError) -> TxcoordError:
+        """What is said where a statement is refused."""
 
     def pass_by(self, verb: Verb) -> None:
         """A statement is about to run that needs no capture."""
@@ -75,20 +81,29 @@ class Cursor:
             LockConflictError: Another global transaction holds a row.
         """
         self._result = None
-        statement = self._recognised(sql, parameters)
-        if statement.verb in _CAPTURED:
-            cursor = self._capturing()
-            return self._take(self._local.run(cursor, lambda branch: branch.execute(cursor, statement, parameters)))
-        return self._pass_by(statement, self._cursor.execute, sql, *(() if parameters is None else (parameters,)))
+        with self._refusing():
+            statement = self._recognised(sql, parameters)
+            if statement.verb in _CAPTURED:
+                cursor = self._capturing()
+                return self._take(self._local.run(cursor, lambda branch: branch.execute(cursor, statement, parameters)))
+            return self._pass_by(statement, self._cursor.execute, sql, *(() if parameters is None else (parameters,)))
 
     def executemany(self, sql: str, rows: Sequence[Any]) -> Any:
         """See DB-API. Raises like `execute`."""
         self._result = None
-        statement = self._recognised(sql, ())
-        if statement.verb not in _CAPTURED:
-            return self._pass_by(statement, self._cursor.executemany, sql, rows)
-        cursor = self._capturing()
-        return self._take(self._local.run(cursor, lambda branch: branch.execute_many(cursor, statement, list(rows))))
+        with self._refusing():
+            statement = self._recognised(sql, ())
+            if statement.verb not in _CAPTURED:
+                return self._pass_by(statement, self._cursor.executemany, sql, rows)
+            cursor = self._capturing()
+            return self._take(self._local.run(cursor, lambda branch: branch.execute_many(cursor, statement, list(rows))))
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except UnsupportedSqlError as error:
+            raise self._local.refusal(error) from error.__cause__
 
     def _recognised(self, sql: str, parameters: Any) -> Statement:
         statement = self._resource.recognise(sql, parameters)

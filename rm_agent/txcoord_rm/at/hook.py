@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
-from txcoord_proto.errors import ConfigurationError
+from txcoord_proto.errors import ConfigurationError, TxcoordError, UnsupportedSqlError
 from txcoord_sdk.context import current
 from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.local_transaction import (
@@ -118,6 +118,29 @@ class _Local:
         """See `Local.reads_committed`."""
         return self._transaction is not None and reads_committed()
 
+    def refusal(self, error: UnsupportedSqlError) -> TxcoordError:
+        """See `Local.refusal`."""
+        if self._transaction is not None:
+            return error
+        if self._must_not_write():
+            return self._written()
+        said = error.details
+        return UnsupportedSqlError(
+            f"refused where global locks are respected (local_writes='check', or global_lock()), {said['reason']}: which rows it "
+            f"writes is not known, so run it through an engine that is not enrolled. The statement: {said['statement']}",
+            said,
+        )
+
+    def _must_not_write(self) -> bool:
+        refuses = self._dialect._txcoord_resource.local_writes is LocalWrites.REFUSE
+        return refuses and self._transaction is None and self.known() is None
+
+    def _written(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self._connection.engine.url!r} is enrolled with local_writes='refuse': write within a global transaction, and run "
+            "DDL through an engine that is not enrolled"
+        )
+
     def pass_by(self, verb: Verb) -> None:
         """See `Local.pass_by`."""
         if (known := self.known()) is not None:
@@ -128,10 +151,8 @@ class _Local:
     def run(self, cursor: Any, work: Callable[[Statements], Result]) -> Result:
         """See `Local.run`."""
         resource, transaction = self._dialect._txcoord_resource, self._transaction
-        if transaction is None and resource.local_writes is LocalWrites.REFUSE and self.known() is None:
-            raise ConfigurationError(
-                f"{self._connection.engine.url!r} is enrolled with local_writes='refuse': write within a global transaction"
-            )
+        if self._must_not_write():
+            raise self._written()
         if not commits_by_itself(self._connection):
             return work(self._statements())
         if self._dialect._txcoord_takes_xa(self._connection, transaction):

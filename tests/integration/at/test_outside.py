@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
-from txcoord_proto.errors import ConfigurationError, LockTimeoutError
+from txcoord_proto.errors import ConfigurationError, LockTimeoutError, UnsupportedSqlError
 from txcoord_rm import enroll, global_lock
 from txcoord_rm.at.hook import resource_of_engine
 from txcoord_sdk import Client, connect
@@ -88,6 +88,24 @@ def test_refused_writes_name_the_remedy(bank: World, careful: Callable[[str], tu
     with client.global_transaction(name="inside"):
         _write(engine, 1)
     assert balances(bank) == [105, 100, 100]
+
+
+def test_a_statement_of_which_no_rows_are_known_is_refused_as_what_it_is(
+    bank: World, careful: Callable[[str], tuple[Client, Engine]]
+) -> None:
+    def create(engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE further (id INTEGER PRIMARY KEY)")
+
+    with pytest.raises(ConfigurationError, match="DDL through an engine that is not enrolled"):
+        create(careful("refuse")[1])
+    with pytest.raises(UnsupportedSqlError, match=r"global locks are respected .* not enrolled. The statement: CREATE"):
+        create(careful("check")[1])
+    with global_lock(), pytest.raises(UnsupportedSqlError, match="global locks are respected"):
+        create(bank.engine)
+    with bank.client.global_transaction(name="inside"), pytest.raises(UnsupportedSqlError, match="inside a global transaction"):
+        create(bank.engine)
+    create(bank.engine)
 
 
 def test_global_lock_checks_one_block(bank: World, pool: ThreadPoolExecutor) -> None:
