@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError
 from txcoord_proto.errors import ConfigurationError
+from txcoord_sdk import schema
 from txcoord_sdk.context import current
 from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.local_state import LocalState
@@ -24,6 +25,8 @@ from txcoord_rm.at.branch import LocalBranch
 from txcoord_rm.at.cursor import Cursor
 from txcoord_rm.at.hook import capturing, resource_of_engine
 from txcoord_rm.sql.unsupported import refuse
+
+_IDENTITY = str(select(schema.database.c.id))
 
 
 class Attached:
@@ -41,6 +44,8 @@ class Attached:
         self.held: Any = _Held(raw)
         self.connection = _Connection(self, engine)
         self._blocks: list[str] = []
+        self._is_checked = False
+        """Whether it is known to be connected to the engine's database."""
         self._autocommit = False
         """Whether the driver commits each statement outside of the block that is open."""
         if (left := open_state(self.connection)) is not None:  # wrapped before
@@ -92,6 +97,8 @@ class Attached:
         text = self._text(query)
         context = _Context(self, text)
         local = capturing(context)
+        if local is not None and not self._is_checked:
+            self._check_database(plain)
         used = driver if local is None else Cursor(driver, self.resource, local, plain)  # type: ignore[arg-type]
 
         def execute(cursor: Any, statement: str, given: Any, context: Any) -> None:
@@ -100,6 +107,30 @@ class Attached:
         with _told(self):
             self.dialect._txcoord_execute(execute, used, text, parameters, context)
         return used if local is not None and used.captured else None
+
+    def _check_database(self, plain: Callable[[], Any]) -> None:
+        """Refuse another database than the engine's, where undo records would be looked for in vain.
+
+        Raises:
+            ConfigurationError: It is connected to one.
+        """
+        assert self.resource is not None
+        expected, was_open, cursor = self.resource.ready().database.id, self.is_open(), plain()
+        try:
+            cursor.execute(_IDENTITY)
+            found = cursor.fetchone()
+        except self.dialect.loaded_dbapi.ProgrammingError:  # there is no such table
+            found = None
+        finally:
+            cursor.close()
+            if not was_open:
+                self.raw.rollback()  # the statement shall be the first of its local transaction
+        if found is None or found[0] != expected:
+            raise ConfigurationError(
+                f"the wrapped connection is not connected to the database of {self.connection.engine.url!r}, or does not find "
+                "its tables: connect both alike, with the same search path"
+            )
+        self._is_checked = True
 
     def _text(self, query: Any) -> str:
         if isinstance(query, bytes):

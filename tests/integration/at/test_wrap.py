@@ -105,6 +105,19 @@ def test_it_is_one_world_with_the_engine(world: World) -> None:
     assert accounts(world) == START
 
 
+def test_another_database_is_refused(world: World, fresh_postgres_url: FreshUrl) -> None:
+    with psycopg.connect(fresh_postgres_url()) as elsewhere:
+        elsewhere.execute(ACCOUNTS)
+        elsewhere.commit()
+        conn = wrap(elsewhere, world.engine)
+        with (
+            world.client.global_transaction(name="test"),
+            pytest.raises(ConfigurationError, match="not connected to the database"),
+        ):
+            conn.execute("INSERT INTO account VALUES (1, 'ann', 1)")
+        assert conn.execute("SELECT count(*) FROM account").fetchone() == (0,)
+
+
 def test_global_reads_are_global_reads(world: World) -> None:
     with connect(world) as conn:
         with world.client.global_transaction(name="test"), isolation("read_committed"):
