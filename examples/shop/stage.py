@@ -160,13 +160,11 @@ class Stage:
         The order is written down after that answer, and before the debit.
         """
         order_id, answer = self.order_later(customer, sku, quantity)
-        wait_until(lambda: answer.done() or self._waiting("stock", "order"), what="the phases one before the payment's")
+        pending = self.ledger.pending
+        wait_until(lambda: answer.done() or (pending("stock") and pending("order")), what="the phases one before the payment's")
         if answer.done():
             raise Unexpected(f"the order came to an end before its payment: {answer.result()}")
         return order_id, answer
-
-    def _waiting(self, *services: str) -> bool:
-        return all(self.ledger.pending(service) for service in services)
 
     def taking_part(self, order_id: str) -> None:
         """Wait until the stock service has registered its branch; its phase one waits for `slow_goods`."""

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from enum import Enum
 from pathlib import Path
 
-from sqlalchemy import bindparam, create_engine, update
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from txcoord_rm import enroll, mode
 from txcoord_sdk import connect
@@ -20,7 +20,7 @@ from txcoord_sdk.testing import CoordinatorProcess
 
 from tests.benchmarks import at_contention, at_rows
 from tests.benchmarks.figure import Figure
-from tests.benchmarks.stock import ROWS, fill, stock
+from tests.benchmarks.stock import ROWS, TAKE, fill
 from tests.servers import Server, fresh_database, running
 from tests.servers.guard import descendants
 from tests.servers.process import ServerProcess
@@ -28,7 +28,6 @@ from tests.servers.process import ServerProcess
 TRANSACTIONS = {1: 600, 16: 3_000}
 BUDGETS = {1: (0.35, 0.50), 16: (0.50, 0.70)}
 """By number of clients: AT / plain, floor and goal."""
-_TAKE = update(stock).where(stock.c.id == bindparam("of")).values(free=stock.c.free - 1)
 
 
 def figures(runs: int) -> list[Figure]:
@@ -125,7 +124,7 @@ class _Threads(_Sides):
 
         def take(side: Side) -> None:
             with side.mode, (plain if side is Side.PLAIN else enrolled).begin() as connection:
-                connection.execute(_TAKE, {"of": self._next()})
+                connection.execute(TAKE, {"of": self._next()})
 
         def work(side: Side, count: int) -> None:
             for _ in range(count):
@@ -159,7 +158,7 @@ class _Tasks(_Sides):
         async def take(side: Side) -> None:
             with side.mode:
                 async with (plain if side is Side.PLAIN else enrolled).begin() as connection:
-                    await connection.execute(_TAKE, {"of": self._next()})
+                    await connection.execute(TAKE, {"of": self._next()})
 
         async def work(side: Side, count: int) -> None:
             for _ in range(count):

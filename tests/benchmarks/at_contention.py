@@ -11,7 +11,7 @@ import random
 import time
 from contextlib import ExitStack
 
-from sqlalchemy import bindparam, create_engine, update
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from txcoord_rm import enroll
 from txcoord_sdk import LockConflictError, RolledBackError, connect
@@ -19,12 +19,11 @@ from txcoord_sdk.client import Client
 from txcoord_sdk.testing import CoordinatorProcess
 
 from tests.benchmarks.figure import Figure
-from tests.benchmarks.stock import ROWS, fill, stock
+from tests.benchmarks.stock import ROWS, TAKE, fill
 from tests.servers import fresh_database, running
 
 CLIENTS, BRANCHES, HOT_ROWS, HOT_SHARE = 64, 3, 5, 0.3
 SECONDS = 8.0
-_TAKE = update(stock).where(stock.c.id == bindparam("of")).values(free=stock.c.free - 1)
 
 
 def figures(runs: int) -> list[Figure]:
@@ -73,7 +72,7 @@ async def _customer(engine: AsyncEngine, client: Client, chance: random.Random, 
             async with client.global_transaction(timeout=30.0):
                 for row in rows:
                     async with engine.begin() as connection:
-                        await connection.execute(_TAKE, {"of": row})
+                        await connection.execute(TAKE, {"of": row})
         except (LockConflictError, RolledBackError):
             continue
         done += 1

@@ -13,12 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, create_engine, delete, insert, select, text, update
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    delete,
+    func,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from txcoord_rm import enroll
 from txcoord_rm.undo.log import forget, undo_log
 from txcoord_sdk import connect
 from txcoord_sdk.client import Client
-from txcoord_sdk.testing import CoordinatorProcess
+from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
 from tests.benchmarks.figure import Figure
 from tests.servers import ServerName, fresh_database, running
@@ -120,14 +134,13 @@ def _ratios(place: _Place, runs: int, prepare: Callable[[Engine], None], work: C
 
 def _settle(place: _Place) -> None:
     """Wait until nothing is left of the last transaction."""
-    until = time.monotonic() + 30
-    with place.plain.connect() as connection:
-        while connection.dialect.has_table(connection, "txcoord_undo_log") and time.monotonic() < until:
-            left = connection.scalar(text("SELECT count(*) FROM txcoord_undo_log WHERE state = 'IMAGE'"))
-            connection.rollback()
-            if not left:
-                return
-            time.sleep(0.02)
+    if inspect(place.plain).has_table(undo_log.name):
+        wait_until(lambda: not _records(place.plain), 30, "the end of all undo records")
+
+
+def _records(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return connection.execute(select(func.count()).where(undo_log.c.state == "IMAGE")).scalar_one()
 
 
 def _empty(engine: Engine) -> None:

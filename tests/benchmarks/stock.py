@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, insert
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, bindparam, insert, update
 
 ROWS = 20_000
 stock = Table("stock", MetaData(), Column("id", Integer, primary_key=True), Column("free", Integer, nullable=False))
+TAKE = update(stock).where(stock.c.id == bindparam("of")).values(free=stock.c.free - 1)
 
 
 def fill(engine: Engine) -> None:

@@ -39,7 +39,6 @@ NOT_DURABLE = {
     "wrapped.attached.Attached.leave": "hands on to the watched dialect",
     "wrapped.asynchronous.AsyncWrappedConnection.__aexit__": "hands on to the watched dialect",
     "wrapped.asynchronous.AsyncWrappedConnection.commit": "hands on to the watched dialect",
-    "wrapped.asynchronous.AsyncWrappedConnection.pipeline": "the driver's, outside of global transactions",
     "xa.postgresql.PostgresqlPreparing.end": "of `xa.commit` and `xa.rollback`",
     "xa.mysql.MysqlPreparing.end": "of `xa.commit` and `xa.rollback`",
     "xa.mysql.MysqlPreparing.end_kept": "of `xa.commit` and `xa.rollback`",

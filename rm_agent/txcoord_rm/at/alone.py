@@ -92,7 +92,7 @@ class LoneBranch(_Alone, LocalBranch):
     _told = False
 
     def _forget_limits(self) -> None:
-        self._begun = False
+        self.begun = False
 
     def _restore_limits(self, cursor: Any) -> None:
         if self._told and (statement := dialect_of(self.connection.dialect.name).restore_limits):
@@ -100,7 +100,7 @@ class LoneBranch(_Alone, LocalBranch):
                 cursor.execute(statement)
 
     def _limit(self) -> int:
-        if self._begun or self.transaction.deadline == math.inf:
+        if self.begun or self.transaction.deadline == math.inf:
             return 0
         self._told = True
         return max(1, math.ceil((self.transaction.deadline - time.monotonic()) * 1000))

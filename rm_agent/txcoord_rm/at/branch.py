@@ -43,13 +43,8 @@ class LocalBranch(Statements):
         self.transaction = transaction
         self._id = 0
         self._registered = False
-        self._begun = False
-        """Whether a statement has run in the local transaction."""
-
-    @property
-    def begun(self) -> bool:
+        self.begun = False
         """Whether a statement of it has run in the local transaction."""
-        return self._begun
 
     def _limit(self) -> int:
         """Milliseconds that the database is to be told, 0: it has been told."""
@@ -60,13 +55,13 @@ class LocalBranch(Statements):
             if not self._id:
                 self._id = self.resource.wait(self.transaction.branch_id_steps())
             self.transaction.local_opened(self, f"on {self.connection.engine.url!r}")
-        entry = Entry(self.transaction.known_xid, self._id, not self._begun, self._again, self._limit())
-        self._begun, self._again = True, False
+        entry = Entry(self.transaction.known_xid, self._id, not self.begun, self._again, self._limit())
+        self.begun, self._again = True, False
         return entry
 
     def _roll_back(self, cursor: Any) -> None:
         super()._roll_back(cursor)
-        self._begun = False
+        self.begun = False
 
     def _meant(self, error: BaseException, recording: bool) -> TxcoordError | None:
         """See `Statements._meant`: a guard stands where its record would, or the database has ended what took too long."""

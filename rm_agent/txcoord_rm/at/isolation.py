@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from enum import StrEnum
 
 from txcoord_proto.errors import ConfigurationError
+
+from txcoord_rm.block import Block
 
 
 class Isolation(StrEnum):
@@ -25,7 +27,7 @@ def reads_committed() -> bool:
     return _isolation.get() is Isolation.READ_COMMITTED
 
 
-class isolation:
+class isolation(Block[Isolation]):
     """A block, `with isolation("read_committed"):`, that says what plain SELECTs inside a global transaction see.
 
     With `read_committed` each is run as `SELECT ... FOR UPDATE` is: it takes the global locks of the rows that it returns, and
@@ -46,16 +48,11 @@ class isolation:
         ConfigurationError: There is no such isolation.
     """
 
-    __slots__ = ("_isolation", "_token")
+    __slots__ = ()
 
     def __init__(self, name: str) -> None:
         try:
-            self._isolation = Isolation(name)
+            chosen = Isolation(name)
         except ValueError:
             raise ConfigurationError(f"there is no isolation {name!r}: use {' or '.join(Isolation)}") from None
-
-    def __enter__(self) -> None:
-        self._token: Token[Isolation] = _isolation.set(self._isolation)
-
-    def __exit__(self, *_: object) -> None:
-        _isolation.reset(self._token)
+        super().__init__(_isolation, chosen)

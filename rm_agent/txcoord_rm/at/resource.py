@@ -75,7 +75,6 @@ class Resource:
         self.capture = capture
         self.lock_wait = lock_wait
         self.local_writes = local_writes
-        self._flavour = flavour
         self._recogniser = Recogniser(flavour)
         bare = flavour.given(None)
         self._without_parameters = self._recogniser if bare is flavour else Recogniser(bare)
@@ -87,7 +86,7 @@ class Resource:
         Raises:
             UnsupportedSqlError: It could not be undone for certain.
         """
-        return (self._recogniser if parameters is not None else self._without_parameters).recognise(sql)
+        return self._recogniser_for(parameters).recognise(sql)
 
     def global_read(self, statement: Statement, parameters: Any) -> Statement:
         """A plain read as one that takes global locks; one that reads from no table is left as it is.
@@ -95,8 +94,12 @@ class Resource:
         Raises:
             UnsupportedSqlError: It might see what is taken back later.
         """
-        locking = global_read(statement.sql, self._flavour if parameters is not None else self._flavour.given(None))
-        return self.recognise(locking, parameters) if locking else statement
+        recogniser = self._recogniser_for(parameters)
+        locking = global_read(statement.sql, recogniser.flavour)
+        return recogniser.recognise(locking) if locking else statement
+
+    def _recogniser_for(self, parameters: Any) -> Recogniser:
+        return self._recogniser if parameters is not None else self._without_parameters
 
     def reads(self, sql: str) -> bool:
         """Whether a statement outside a global transaction only reads."""

@@ -16,6 +16,7 @@ from txcoord_sdk.schema import fence
 
 from txcoord_rm.at.participant import resource_of
 from txcoord_rm.undo.schema import undo_log
+from txcoord_rm.xa.identifier import pattern
 
 _PREPARED = {
     # A prepared transaction has no process, and is told from others by the lock on its own number.
@@ -24,7 +25,7 @@ _PREPARED = {
         "JOIN pg_catalog.pg_locks own ON own.pid IS NULL AND own.transactionid = p.transaction "
         "JOIN pg_catalog.pg_locks l ON l.pid IS NULL AND l.virtualtransaction = own.virtualtransaction "
         "JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE p.database = current_database() AND p.gid LIKE :prefix AND l.mode = 'RowExclusiveLock' "
+        "WHERE p.database = current_database() AND p.gid LIKE :pattern AND l.mode = 'RowExclusiveLock' "
         "AND c.relkind IN ('r', 'p') AND c.relname NOT LIKE 'txcoord\\_%'"
     )
 }
@@ -38,8 +39,8 @@ _REMEDY = (
 
 def modes(connection: Connection) -> Iterator[Check]:
     """What is known of the modes in use; our tables have to be there, and readable."""
-    own = resource_of(str(connection.scalar(select(schema.database.c.id))))
-    at, xa = _undo_tables(connection), _prepared_tables(connection, own.partition("@")[2])
+    database_id = str(connection.scalar(select(schema.database.c.id)))
+    own, at, xa = resource_of(database_id), _undo_tables(connection), _prepared_tables(connection, database_id)
     for table in sorted(at & xa):
         yield Check("modes", Verdict.WARNING, f"{table}: written in AT and in XA, both not ended; {_REMEDY}")
     counted = select(fence.c.resource, func.count()).group_by(fence.c.resource)
@@ -71,7 +72,7 @@ def _prepared_tables(connection: Connection, database_id: str) -> set[str]:
     asked = _PREPARED.get(connection.dialect.name)
     if asked is None:
         return set()
-    return {f"{of_schema}.{name}" for of_schema, name in connection.execute(asked, {"prefix": f"txcoord:{database_id}:%"})}
+    return {f"{of_schema}.{name}" for of_schema, name in connection.execute(asked, {"pattern": pattern(database_id)})}
 
 
 def _listed(names: Sequence[str], longest: int = 5) -> str:

@@ -32,7 +32,7 @@ class Recogniser:
     """
 
     def __init__(self, flavour: Flavour) -> None:
-        self._flavour = flavour
+        self.flavour = flavour
         self._short = lru_cache(4096)(self._read)
         self._long = lru_cache(64)(self._read)
 
@@ -45,7 +45,7 @@ class Recogniser:
         return self._short(sql) if len(sql) <= SHORT else self._long(sql)
 
     def _read(self, sql: str) -> Statement:
-        return _Text(sql, self._flavour).statement()
+        return _Text(sql, self.flavour).statement()
 
 
 _LOCKS = frozenset({"UPDATE", "SHARE", "NO", "KEY"})

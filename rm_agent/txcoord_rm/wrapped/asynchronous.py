@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from txcoord_rm.wrapped.attached import Attached
+from txcoord_rm.wrapped.connection import WrappedBase
 from txcoord_rm.wrapped.cursor import Wrapped
 
 
@@ -62,30 +63,9 @@ class AsyncWrappedCursor(Wrapped):
         """See DB-API."""
         return await self._raw.fetchall() if self._captured is None else self._rows(None)
 
-    def copy(self, statement: Any, *args: Any, **options: Any) -> Any:
-        """See psycopg.
 
-        Raises:
-            UnsupportedSqlError: Inside a global transaction.
-        """
-        self._refuse_copy(statement)
-        return self._raw.copy(statement, *args, **options)
-
-
-class AsyncWrappedConnection:
-    """See psycopg's AsyncConnection.
-
-    Args:
-        attached: The driver's connection.
-    """
-
-    def __init__(self, attached: Attached) -> None:
-        self._attached = attached
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("tpc_"):
-            raise AttributeError(f"{name}: a wrapped connection takes part in no other two-phase transactions")
-        return getattr(self._attached.driver, name)
+class AsyncWrappedConnection(WrappedBase):
+    """See psycopg's AsyncConnection."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,15 +103,6 @@ class AsyncWrappedConnection:
         """See DB-API."""
         await greenlet_spawn(self._attached.close)
 
-    def pipeline(self) -> Any:
-        """See psycopg.
-
-        Raises:
-            UnsupportedSqlError: Inside a global transaction.
-        """
-        self._attached.refuse_inside("pipeline()", "results come too late to lock the rows", "run the statements one by one")
-        return self._attached.driver.pipeline()
-
     @contextlib.asynccontextmanager
     async def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> AsyncIterator[Self]:
         """See psycopg: a local transaction, or a savepoint in the one that is open."""
@@ -140,7 +111,7 @@ class AsyncWrappedConnection:
             yield self
         except BaseException as error:
             await greenlet_spawn(self._attached.leave, False)
-            if type(error) is self._attached.dialect.loaded_dbapi.Rollback and getattr(error, "transaction", None) is None:
+            if self._attached.asks_for_rollback(error):
                 return
             raise
         await greenlet_spawn(self._attached.leave, not force_rollback)

@@ -214,6 +214,10 @@ class Attached:
             if self._autocommit and not self.driver.closed:
                 self._set_autocommit(True)
 
+    def asks_for_rollback(self, error: BaseException) -> bool:
+        """Whether an error does nothing but leave the innermost block without what it did."""
+        return type(error) is self.dialect.loaded_dbapi.Rollback and getattr(error, "transaction", None) is None
+
     def set_autocommit(self, value: bool) -> None:
         """See the driver."""
         self._check_no_block("autocommit")

@@ -80,25 +80,31 @@ class Wrapped:
         getattr(made, "_cursor", made).row_factory = tuples
         return made
 
+    def copy(self, statement: Any, *args: Any, **options: Any) -> Any:
+        """See psycopg.
+
+        Raises:
+            UnsupportedSqlError: Inside a global transaction.
+        """
+        self._attached.refuse_inside(str(statement), "COPY shows nobody its rows", "use executemany, or copy outside of it")
+        return self._raw.copy(statement, *args, **options)
+
     def _row(self) -> Any:
         """The next of a captured statement; None: there is no more."""
-        assert self._captured is not None
-        if self._captured.description is None:
-            raise self._attached.dialect.loaded_dbapi.ProgrammingError("the last operation didn't produce records")
-        values = self._captured.fetchone()
+        values = self._with_rows().fetchone()
         return None if values is None else self._make(values)
 
     def _rows(self, size: int | None) -> list[Any]:
         """The next `size` of a captured statement; None: all."""
-        found: list[Any] = []
-        while size is None or len(found) < max(size, 1):
-            if (row := self._row()) is None:
-                break
-            found.append(row)
-        return found
+        captured = self._with_rows()
+        found = captured.fetchall() if size is None else captured.fetchmany(max(size, 1))
+        return [self._make(values) for values in found]
 
-    def _refuse_copy(self, statement: Any) -> None:
-        self._attached.refuse_inside(str(statement), "COPY shows nobody its rows", "use executemany, or copy outside of it")
+    def _with_rows(self) -> Cursor:
+        assert self._captured is not None
+        if self._captured.description is None:
+            raise self._attached.dialect.loaded_dbapi.ProgrammingError("the last operation didn't produce records")
+        return self._captured
 
 
 class _Driver:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Self
 
-from txcoord_rm.wrapped.attached import Attached
+from txcoord_rm.wrapped.connection import WrappedBase
 from txcoord_rm.wrapped.cursor import Wrapped
 
 
@@ -63,30 +63,9 @@ class WrappedCursor(Wrapped):
         """See DB-API."""
         return self._raw.fetchall() if self._captured is None else self._rows(None)
 
-    def copy(self, statement: Any, *args: Any, **options: Any) -> Any:
-        """See psycopg.
 
-        Raises:
-            UnsupportedSqlError: Inside a global transaction.
-        """
-        self._refuse_copy(statement)
-        return self._raw.copy(statement, *args, **options)
-
-
-class WrappedConnection:
-    """See psycopg's Connection.
-
-    Args:
-        attached: The driver's connection.
-    """
-
-    def __init__(self, attached: Attached) -> None:
-        self._attached = attached
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("tpc_"):
-            raise AttributeError(f"{name}: a wrapped connection takes part in no other two-phase transactions")
-        return getattr(self._attached.driver, name)
+class WrappedConnection(WrappedBase):
+    """See psycopg's Connection."""
 
     def __enter__(self) -> Self:
         return self
@@ -133,15 +112,6 @@ class WrappedConnection:
         """See DB-API."""
         self._attached.close()
 
-    def pipeline(self) -> Any:
-        """See psycopg.
-
-        Raises:
-            UnsupportedSqlError: Inside a global transaction.
-        """
-        self._attached.refuse_inside("pipeline()", "results come too late to lock the rows", "run the statements one by one")
-        return self._attached.driver.pipeline()
-
     @contextlib.contextmanager
     def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Self]:
         """See psycopg: a local transaction, or a savepoint in the one that is open."""
@@ -150,7 +120,7 @@ class WrappedConnection:
             yield self
         except BaseException as error:
             self._attached.leave(keeps=False)
-            if type(error) is self._attached.dialect.loaded_dbapi.Rollback and getattr(error, "transaction", None) is None:
+            if self._attached.asks_for_rollback(error):
                 return
             raise
         self._attached.leave(keeps=not force_rollback)

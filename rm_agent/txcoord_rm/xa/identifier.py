@@ -45,6 +45,11 @@ class Identifier:
         return f"'{self.xid}','txcoord:{self.database_id}:{self.branch_id}',{_FORMAT}"
 
 
+def pattern(database_id: str) -> str:
+    """What identifiers of a database are LIKE in SQL, as `str` writes them."""
+    return f"txcoord:{database_id}:%"
+
+
 def parse(text: str, database_id: str) -> Identifier | None:
     """The identifier that `str` has written; None: it is none of this database's."""
     parts = text.split(":")

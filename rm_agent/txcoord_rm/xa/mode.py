@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from enum import StrEnum
 
 from txcoord_proto.errors import ConfigurationError
+
+from txcoord_rm.block import Block
 
 
 class Mode(StrEnum):
@@ -37,7 +39,7 @@ def current_mode() -> Mode | None:
     return _mode.get()
 
 
-class mode:
+class mode(Block[Mode | None]):
     """A block, `with mode("xa"):`, whose local transactions take part in this mode, whatever that of their engine is.
 
     A local transaction keeps the mode in which it first wrote.
@@ -49,13 +51,7 @@ class mode:
         ConfigurationError: There is no such mode.
     """
 
-    __slots__ = ("_mode", "_token")
+    __slots__ = ()
 
     def __init__(self, name: str) -> None:
-        self._mode = mode_of(name)
-
-    def __enter__(self) -> None:
-        self._token: Token[Mode | None] = _mode.set(self._mode)
-
-    def __exit__(self, *_: object) -> None:
-        _mode.reset(self._token)
+        super().__init__(_mode, mode_of(name))

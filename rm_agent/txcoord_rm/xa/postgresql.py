@@ -12,10 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from txcoord_proto.errors import ConfigurationError, TxcoordError, UnsupportedSqlError
 from txcoord_sdk.local_transaction import OWN
 
-from txcoord_rm.xa.identifier import Identifier, parse
+from txcoord_rm.xa.identifier import Identifier, parse, pattern
 
 _UNDEFINED = "42704"
-_LISTED = text("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() AND gid LIKE :prefix")
+_LISTED = text("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() AND gid LIKE :pattern")
 _DISABLED = ConfigurationError(
     "this PostgreSQL prepares no transactions (max_prepared_transactions = 0): set max_prepared_transactions to at least "
     "max_connections in postgresql.conf and restart it, or use mode='at'"
@@ -89,5 +89,5 @@ class PostgresqlPreparing:
 
     def listed(self, connection: Connection, database_id: str) -> set[Identifier]:
         """See `Preparing.listed`."""
-        rows = connection.execute(_LISTED, {"prefix": f"txcoord:{database_id}:%"}, execution_options=OWN)
+        rows = connection.execute(_LISTED, {"pattern": pattern(database_id)}, execution_options=OWN)
         return {found for (gid,) in rows if (found := parse(gid, database_id)) is not None}

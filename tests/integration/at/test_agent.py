@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
-from txcoord_proto.status import BranchStatus, Wait
+from txcoord_proto.status import BranchStatus
 from txcoord_sdk import Client
 from txcoord_sdk.context import entered
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
-from txcoord_sdk.transaction.effects import Ask, drive, perform
 
 from tests.integration.agent import agent
 from tests.integration.at.world import World
+from tests.integration.deciding import decide
 
 
 @pytest.mark.parametrize("commit", [True, False])
@@ -28,10 +28,7 @@ def test_the_service_is_down(
     bank.client.close()
     assert [state for *_, state in bank.undo_rows()] == ["IMAGE"]
     with agent(coordinator.address, bank.outside.url.render_as_string(hide_password=False)):
-        if commit:
-            drive(transaction.commit_steps(Wait.DECIDED))
-        else:
-            perform(Ask(lambda sink: caller.rollback(transaction.xid(), Wait.DECIDED, "", sink)))
+        decide(caller, transaction, commit)
         wait_until(lambda: caller.status(transaction.xid()).settled_at, 15, "its settlement")
     assert bank.rows("SELECT balance FROM account WHERE id = 2") == [(7 if commit else 100,)]
     assert [state for *_, state in bank.undo_rows()] == ([] if commit else ["UNDONE"])

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from txcoord_proto.status import BranchStatus, Wait
+from txcoord_proto.status import BranchStatus
 from txcoord_rm.xa.kept import kept
 from txcoord_sdk import Client
 from txcoord_sdk.context import entered
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
-from txcoord_sdk.transaction.effects import Ask, drive, perform
 
 from tests.integration.agent import agent
 from tests.integration.at.world import World
+from tests.integration.deciding import decide
 from tests.integration.xa.book import balances, pay, prepared
 from tests.integration.xa.conftest import make_world
 
@@ -41,10 +41,7 @@ def test_the_sessions_that_were_kept_are_closed_with_the_client(
         world.client.close()
     assert len(kept) == 0
     with agent(coordinator.address, world.outside.url.render_as_string(hide_password=False)):
-        if commit:
-            drive(transaction.commit_steps(Wait.DECIDED))
-        else:
-            perform(Ask(lambda sink: caller.rollback(transaction.xid(), Wait.DECIDED, "", sink)))
+        decide(caller, transaction, commit)
         wait_until(lambda: caller.status(transaction.xid()).settled_at, 15, "its settlement")
     assert prepared(world) == []
     assert balances(world) == [110 if commit else 100, 100, 100]

@@ -10,19 +10,19 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy.orm import Session
 from txcoord_proto.errors import CoordinatorUnreachableError, NotActiveError, RolledBackError
-from txcoord_proto.status import BranchStatus, BranchType, PhaseOne, Wait
+from txcoord_proto.status import BranchStatus, BranchType, PhaseOne
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_rm.commands.init import init_command
 from txcoord_sdk import Client, GlobalTransaction, connect, current_headers, joined
 from txcoord_sdk.context import entered
 from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
-from txcoord_sdk.transaction.effects import Ask, drive, perform
 
 from tests.chaos.child import Child
 from tests.contract.rm.branches import phase_one
 from tests.integration.agent import agent
 from tests.integration.at.world import World
+from tests.integration.deciding import decide
 from tests.integration.xa.book import balances, fences, pay, prepared
 from tests.integration.xa.conftest import PLAIN, make_world
 
@@ -66,10 +66,7 @@ class Scene:
 
     def decide(self, transaction: GlobalTransaction, commit: bool) -> None:
         """Decide it, and wait for no second phase."""
-        if commit:
-            drive(transaction.commit_steps(Wait.DECIDED))
-        else:
-            perform(Ask(lambda sink: self.client.rollback(transaction.xid(), Wait.DECIDED, "", sink)))
+        decide(self.client, transaction, commit)
 
     def status(self, transaction: GlobalTransaction) -> pb.Transaction:
         return self.client.status(transaction.xid())

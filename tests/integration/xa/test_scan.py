@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import text
-from txcoord_proto.status import BranchType, Decision, PhaseOne, Wait
+from txcoord_proto.status import BranchType, Decision, PhaseOne
 from txcoord_proto.xid import Xid
 from txcoord_rm.at.participant import resource_of
 from txcoord_rm.commands.recover import recover_command
@@ -26,10 +26,11 @@ from txcoord_sdk import Client, connect
 from txcoord_sdk.fence import fence
 from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
-from txcoord_sdk.transaction.effects import Ask, drive, perform
+from txcoord_sdk.transaction.effects import drive
 
 from tests.integration.agent import agent
 from tests.integration.at.world import World
+from tests.integration.deciding import decide
 from tests.integration.xa.book import balances, prepared
 from tests.integration.xa.conftest import PLAIN, make_world
 
@@ -93,11 +94,11 @@ class Left:
         self.transaction.report(self.branch_id, result)
 
     def commit(self) -> None:
-        drive(self.transaction.commit_steps(Wait.DECIDED))
+        decide(self._client, self.transaction, True)
         assert self._client.status(self.xid).decision == Decision.COMMIT
 
     def roll_back(self) -> None:
-        perform(Ask(lambda sink: self._client.rollback(self.xid, Wait.DECIDED, "", sink)))
+        decide(self._client, self.transaction, False)
         assert self._client.status(self.xid).decision == Decision.ROLLBACK
 
 
