@@ -349,10 +349,11 @@ class Client:
         io = self._thread()
         io.post(io.session.settled, xids, sink)
 
-    def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "") -> None:
+    def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "", rides: bool = False) -> None:
         """Report the end of a branch's phase one; kept until the coordinator has it. Dropped once the client is closed."""
         if (io := self._io) is not None:
-            io.post(io.session.report, xid, branch_id, PhaseOne(result), error)
+            hand_over = io.leave if rides else io.post
+            hand_over(io.session.report, xid, branch_id, PhaseOne(result), error)
 
     def done(self, xid: str, branch_id: int) -> None:
         """Answer a command: its second phase is done."""

@@ -29,6 +29,7 @@ from txcoord_sdk.session.session import Session
 log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 2.0
+_LOOK_SECONDS = 0.5
 
 
 class IoThread:
@@ -62,6 +63,7 @@ class IoThread:
             self.mailbox = Mailbox(loop)
             self.session = loop.run_until_complete(self._make_session())
             self._running = loop.create_task(self.session.run())
+            looking = loop.create_task(self._look())
         except BaseException as error:
             self._failure = error
             loop.close()
@@ -75,6 +77,7 @@ class IoThread:
         except Exception:
             log.exception("the thread that talks to the coordinator failed")
         finally:
+            looking.cancel()
             loop.run_until_complete(self._end())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
@@ -94,6 +97,15 @@ class IoThread:
         self.mailbox.post(call, *args)
         if self._ended:
             # The session is closed and only refuses, so it does not matter any more in which thread that is.
+            self.mailbox.empty()
+
+    def leave(self, call: Callable[..., object], *args: Any) -> None:
+        """Run a method of the session in its thread before the next one that is posted, within half a second."""
+        self.mailbox.leave(call, *args)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
             self.mailbox.empty()
 
     def wait_connected(self, timeout: float) -> bool:
@@ -135,6 +147,7 @@ class IoThread:
         self._thread.join(patience + 1)
 
     async def _drain(self, patience: float) -> None:
+        self.mailbox.empty()
         until = asyncio.get_running_loop().time() + patience
         while not self.session.idle and self.session.connected.is_set() and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(0.01)

@@ -41,6 +41,10 @@ class Mailbox:
             _bursts[here] = {self: None}
             here.call_soon(end_burst, here)
 
+    def leave(self, call: Callable[..., object], *args: Any) -> None:
+        """Run `call(*args)` in the loop before the next call that is posted, or when the loop looks; from any thread."""
+        self._calls.append((call, args))
+
     def wake(self) -> None:
         """See to it that the calls run."""
         if self._calls and not self._woken:

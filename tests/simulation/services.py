@@ -48,7 +48,8 @@ class SessionHere:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.post = Mailbox(asyncio.get_running_loop()).post
+        mailbox = Mailbox(asyncio.get_running_loop())
+        self.post, self.leave = mailbox.post, mailbox.leave
 
 
 class SimClient(Client):

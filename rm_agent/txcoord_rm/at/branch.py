@@ -54,7 +54,7 @@ class LocalBranch(Statements):
         if undoes:
             if not self._id:
                 self._id = self.resource.wait(self.transaction.branch_id_steps())
-            self.transaction.local_opened(self, f"on {self.connection.engine.url!r}")
+            self.transaction.local_opened(self, self.resource.where)
         entry = Entry(self.transaction.known_xid, self._id, not self.begun, self._again, self._limit())
         self.begun, self._again = True, False
         return entry

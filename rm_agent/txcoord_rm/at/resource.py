@@ -79,6 +79,8 @@ class Resource:
         bare = flavour.given(None)
         self._without_parameters = self._recogniser if bare is flavour else Recogniser(bare)
         self._name = ""
+        self.where = f"on {database.sync_engine.url!r}"
+        """Which database it is, for people."""
 
     def recognise(self, sql: str, parameters: Any) -> Statement:
         """What a statement does.

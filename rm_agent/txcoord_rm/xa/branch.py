@@ -61,7 +61,7 @@ class XaBranch:
         registration = Registration(BranchType.XA, self._resource.name, arguments=ARGUMENTS, branch_id=self.preparation.branch_id)
         self.preparation.registered(self._resource.wait(transaction.register_steps(registration)))
         self._registered = True
-        transaction.local_opened(self, f"on {self._connection.engine.url!r}")
+        transaction.local_opened(self, self._resource.where)
         limit(self._connection, transaction.deadline)
 
     # ------------------------------------------------------------ its end

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
 def xa_branch(state: LocalState | None) -> XaBranch | LockedXaBranch | None:
     """The branch that a local transaction is to be prepared as."""
-    if state is None:
-        return None
-    return next((e for e in state.enlistments if isinstance(e, (XaBranch, LockedXaBranch))), None)
+    if state is not None:
+        for enlistment in state.enlistments:
+            if isinstance(enlistment, (XaBranch, LockedXaBranch)):
+                return enlistment
+    return None
 
 
 def xa_of_engine(engine: Engine) -> XaResource | None:

@@ -52,8 +52,8 @@ class Requests(Protocol):
     def rollback_only(self, xid: str, reason: str, sink: Sink) -> None:
         """Veto."""
 
-    def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "") -> None:
-        """Report the end of a phase one."""
+    def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "", rides: bool = False) -> None:
+        """Report the end of a phase one; `rides`: with the next request, which is not far."""
 
 
 class GlobalTransaction:
@@ -136,8 +136,12 @@ class GlobalTransaction:
         return await adrive(self.register_steps(registration))
 
     def report(self, branch_id: int, result: PhaseOne, error: str = "") -> None:
-        """Report the end of a branch's phase one; from any thread, never blocks."""
-        self._requests.report(self._beginning.xid, branch_id, result, error)
+        """Report the end of a branch's phase one; from any thread, never blocks.
+
+        The coordinator needs to know that it is done when it is asked to commit: where that is done here, this rides with it.
+        """
+        rides = self.initiator and result is PhaseOne.DONE
+        self._requests.report(self._beginning.xid, branch_id, result, error, rides)
 
     def check_open(self) -> None:
         """Refuse work in the name of a transaction that has ended.

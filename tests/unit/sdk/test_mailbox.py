@@ -73,6 +73,18 @@ def test_plain_threads_lose_nothing(target: CountedLoop) -> None:
         assert mine == sorted(mine)
 
 
+def test_what_is_left_runs_before_the_next_call_and_wakes_nobody(target: CountedLoop) -> None:
+    box, seen, done = Mailbox(target), list[str](), threading.Event()
+    before = target.wakes
+    box.leave(seen.append, "left")
+    assert target.wakes == before
+    assert not seen
+    box.post(seen.append, "posted")
+    box.post(done.set)
+    assert done.wait(5)
+    assert seen == ["left", "posted"]
+
+
 def test_a_blocked_loop_holds_up_no_other_thread(target: CountedLoop) -> None:
     box, posted, seen = Mailbox(target), threading.Event(), threading.Event()
 

@@ -82,7 +82,7 @@ class Script:
     def rollback_only(self, xid: str, reason: str, sink: Sink) -> None:
         self._answer("rollback_only", f"veto {xid}", sink)
 
-    def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "") -> None:
+    def report(self, xid: str, branch_id: int, result: PhaseOne, error: str = "", rides: bool = False) -> None:
         self.asked.append(f"report {branch_id} {result}")
 
 

@@ -20,7 +20,7 @@ from txcoord_rm.capture.port import Entry, Result
 from txcoord_rm.capture.postgresql import checks
 from txcoord_rm.capture.postgresql.admission import may_change, shows_old
 from txcoord_rm.capture.postgresql.cursors import execute_many
-from txcoord_rm.capture.postgresql.foreseen import foreseen
+from txcoord_rm.capture.postgresql.foreseen import Foresight, foresight
 from txcoord_rm.capture.postgresql.functions import Functions
 from txcoord_rm.capture.postgresql.reading import capture_read
 from txcoord_rm.capture.postgresql.rewrite import Captured, Server, capture
@@ -46,6 +46,7 @@ _FRESH_S = 60.0
 _RECENT_S = 1.0
 """Names and types that do not fit are those of a table that was altered, if what is known of it is older; else the statement is
 wrong."""
+_NO_ENTRY = Entry("", 0)
 _UNFITTING = frozenset({"42703", "42883", "42804", "42846"})
 """Undefined column, undefined function, mismatch of types, no such cast."""
 
@@ -81,6 +82,7 @@ class PostgresqlCapture:
         self._functions = Functions()
         self._short = lru_cache(_MANY)(self._rewritten)
         self._long = lru_cache(64)(self._rewritten)
+        self._foresight = lru_cache(_MANY)(_foresight)
 
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`."""
@@ -104,8 +106,9 @@ class PostgresqlCapture:
 
     def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
         """See `Capture.foreseen`."""
-        self._captured(cursor, statement, table, parameters is None, Entry("", 0))
-        return foreseen(statement, table, may_change(statement, table), parameters)
+        self._captured(cursor, statement, table, parameters is None, _NO_ENTRY)
+        found = self._foresight(statement, table) if len(statement.sql) <= SHORT else _foresight(statement, table)
+        return None if found is None else found.of(parameters)
 
     def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
         """See `Capture.run`.
@@ -234,6 +237,10 @@ class PostgresqlCapture:
             if other := self._tables.pop(further.written, None):
                 self._doubted[further.written] = other.table
         return known is not None and known.until < time.monotonic() + _FRESH_S - _RECENT_S
+
+
+def _foresight(statement: Statement, table: Table) -> Foresight | None:
+    return foresight(statement, table, may_change(statement, table))
 
 
 def _keys(touched: Sequence[Any], captured: Captured) -> frozenset[str]:

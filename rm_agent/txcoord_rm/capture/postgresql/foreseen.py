@@ -6,9 +6,10 @@ make them; values whose text the database may see otherwise are left to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice, product
-from typing import Any
+from collections.abc import Callable, Iterable
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from txcoord_rm.capture.keys import Keys, Need
@@ -22,14 +23,42 @@ _INTEGERS = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}
 _TEXTS = frozenset({"text", "character varying"})
 
 
-def foreseen(statement: Statement, table: Table, changed: Iterable[str], parameters: Any) -> frozenset[str] | None:
-    """See `capture.port.Capture.foreseen`.
+Text = Callable[[Any], str | None]
+"""The canonical text of a value, given the application's parameters; None: the database may see it otherwise."""
+
+
+class Foresight(NamedTuple):
+    """How the lock keys of the rows that a statement touches follow from its parameters.
+
+    Attributes:
+        keys: Of its table.
+        values: By column of the primary key: each value that it can have.
+        shared: Keys that it takes besides, if it may touch a row.
+    """
+
+    keys: Keys
+    values: tuple[tuple[Text, ...], ...]
+    shared: frozenset[str]
+
+    def of(self, parameters: Any) -> frozenset[str] | None:
+        """See `capture.port.Capture.foreseen`."""
+        texts: list[list[str]] = []
+        for values in self.values:
+            found = [text(parameters) for text in values]
+            if None in found:
+                return None
+            texts.append(found)  # type: ignore[arg-type]  # mypy does not see that none is None
+        rows = frozenset(self.keys.known(row) for row in product(*texts))
+        return rows | self.shared if rows and self.shared else rows
+
+
+def foresight(statement: Statement, table: Table, changed: Iterable[str]) -> Foresight | None:
+    """How its keys are foreseen; None: not from its text and parameters.
 
     Args:
         statement: A captured one.
         table: Its target.
         changed: Columns that it may change.
-        parameters: Of the application.
     """
     keys, others = Keys(table), list[Need]()
     match statement.verb:
@@ -41,51 +70,59 @@ def foreseen(statement: Statement, table: Table, changed: Iterable[str], paramet
             pass
         case _:
             return None
-    values = [_values(statement, table.column(name), parameters) for name in table.primary_key]
-    if any(found is None for found in values):
+    values = tuple(_values(statement, table.column(name)) for name in table.primary_key)
+    if not all(values) or prod(map(len, values)) > _MOST:
         return None
-    rows = list(islice(product(*(found or () for found in values)), _MOST + 1))
-    if len(rows) > _MOST:
-        return None
-    return frozenset([keys.known(row) for row in rows] + [keys.shared(need) for need in others if rows])
+    return Foresight(keys, values, frozenset(map(keys.shared, others)))
 
 
-def _values(statement: Statement, column: Column, parameters: Any) -> list[str] | None:
-    """Canonical texts of all values that a column of the touched rows can have."""
+def _values(statement: Statement, column: Column) -> tuple[Text, ...]:
+    """All values that a column of the touched rows can have; none: the text does not say."""
     for equality in statement.equalities:
         if equality.column == column.name:
-            found = [_text(statement, column, token, parameters) for token in equality.values]
-            return None if None in found else [text for text in found if text is not None]
-    return None
+            found = [_text(statement, column, token) for token in equality.values]
+            return () if None in found else tuple(text for text in found if text is not None)
+    return ()
 
 
-def _text(statement: Statement, column: Column, token: Token, parameters: Any) -> str | None:
+def _text(statement: Statement, column: Column, token: Token) -> Text | None:
+    canonical = _canonical(column)
+    if canonical is None:
+        return None
+    constant: object
     match token.kind:
         case Kind.BIND:
-            return _canonical(column, _parameter(statement, token, parameters))
+            place = _place(statement, token)
+            return lambda parameters: canonical(parameters[place])
         case Kind.NUMBER if token.text.isdecimal() and token.text.isascii():
-            return _canonical(column, int(token.text))
+            constant = int(token.text)
         case Kind.STRING if token.text[0] == "'" and "\\" not in token.text and "%" not in token.text and column.base in _TEXTS:
-            return _canonical(column, token.text[1:-1].replace("''", "'"))
-    return None
+            constant = token.text[1:-1].replace("''", "'")
+        case _:
+            return None
+    text = canonical(constant)
+    return None if text is None else lambda parameters: text
 
 
-def _parameter(statement: Statement, token: Token, parameters: Any) -> object:
+def _place(statement: Statement, token: Token) -> int | str:
+    """Where a parameter stands among the application's."""
     mark = token.text
     if mark[0] == "$":
-        return parameters[int(mark[1:]) - 1]
+        return int(mark[1:]) - 1
     if mark[1] == "(":
-        return parameters[mark[2 : mark.index(")")]]
-    return parameters[statement.binds.index(token)]
+        return mark[2 : mark.index(")")]
+    return statement.binds.index(token)
 
 
-def _canonical(column: Column, value: object) -> str | None:
-    """As the database writes it; kinds of numbers and texts that are not Python's own may be anything to the driver."""
-    if type(value) is int and column.base in _INTEGERS:
-        limit = _INTEGERS[column.base]
-        return str(value) if -limit <= value < limit else None
-    if type(value) is str and column.base in _TEXTS and column.deterministic and value.isascii() and "\0" not in value:
-        return value
-    if type(value) is UUID and column.base == "uuid":
-        return str(value)
+def _canonical(column: Column) -> Callable[[object], str | None] | None:
+    """Makes of a value the text that the database makes of it. None: of no value of this column.
+
+    It makes none of kinds of numbers and texts that are not Python's own: they may be anything to the driver.
+    """
+    if (limit := _INTEGERS.get(column.base)) is not None:
+        return lambda value: str(value) if type(value) is int and -limit <= value < limit else None
+    if column.base in _TEXTS and column.deterministic:
+        return lambda value: value if type(value) is str and value.isascii() and "\0" not in value else None
+    if column.base == "uuid":
+        return lambda value: str(value) if type(value) is UUID else None
     return None
