@@ -53,12 +53,14 @@ class Traffic:
         to_client: Bytes handed to the client.
         is_open: Neither end has closed it, and it was not cut.
         was_cut: The proxy has reset it.
+        trips: How often the client spoke after the server had, or first: its round trips.
     """
 
     to_server: int
     to_client: int
     is_open: bool
     was_cut: bool
+    trips: int = field(default=0, compare=False)
 
 
 class _CutError(ConnectionError):
@@ -74,6 +76,8 @@ class _Link:
     passed: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(BOTH, 0))
     carrying: asyncio.Task[None] | None = None
     was_cut: bool = False
+    trips: int = 0
+    spoke_last: Direction = Direction.TO_CLIENT
 
     def close(self, reset: bool) -> None:
         for end in (self.client, self.server):
@@ -212,6 +216,7 @@ class TcpProxy:
                 link.passed[Direction.TO_CLIENT],
                 is_open=link.carrying is not None and not link.carrying.done(),
                 was_cut=link.was_cut,
+                trips=link.trips,
             )
             for link in self._links
         )
@@ -257,6 +262,9 @@ class TcpProxy:
                 self._left[direction] = left - len(chunk)
             await self._loop.sock_sendall(sink, chunk)
             link.passed[direction] += len(chunk)
+            if direction is Direction.TO_SERVER is not link.spoke_last:
+                link.trips += 1
+            link.spoke_last = direction
             if left is not None and left == len(chunk):
                 self._left.pop(direction, None)
                 await _delivered(sink)

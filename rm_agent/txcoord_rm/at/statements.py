@@ -24,7 +24,6 @@ from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.statement import Statement, Verb
 
 _LONGEST_KEY = 400
-_SAVEPOINT = "txcoord_statement"
 
 Run = Callable[[Entry], Result]
 
@@ -54,6 +53,8 @@ class Statements(ABC):
         """Keys of rows that were inserted; they are asked for with the next ones, at the latest at the commit."""
         self._exact = True
         """Whether the database has locked nothing but the rows whose global locks are held."""
+        self._marked = False
+        """Whether the last savepoint of the local transaction is ours."""
         self._again = False
         """Whether it has been rolled back to a savepoint since the last statement."""
         self._lost: BaseException | None = None
@@ -64,13 +65,15 @@ class Statements(ABC):
     def pass_by(self, verb: Verb) -> None:
         """A statement that needs no capture is about to run."""
         self._fresh = False
+        if verb in (Verb.SAVEPOINT, Verb.RELEASE, Verb.ROLLBACK_TO):
+            self._marked = False
         if verb is Verb.ROLLBACK_TO:
             self._again = True
             self._forget_limits()
 
     def failed(self, error: BaseException) -> None:
         """A statement has failed, after which some databases begin anew without what ran before."""
-        if not self.resource.capture.redoes:
+        if self.resource.capture.savepoints is None:
             self._exact = False
             if dialect_of(self.connection.dialect.name).transient(error):
                 self._lost = error
@@ -140,32 +143,26 @@ class Statements(ABC):
             result = run(self._entry(cursor, undoes))
             self._owed |= {short(key) for key in result.keys}  # be they held: their branch may not be registered
         elif fresh:
-            result = self._run_again(cursor, run, undoes, lambda: None, lambda: self._roll_back(cursor))
-        elif self.resource.capture.redoes:
-            result = self._run_again(
-                cursor,
-                run,
-                undoes,
-                lambda: cursor.execute(f"SAVEPOINT {_SAVEPOINT}"),
-                lambda: cursor.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}"),
-            )
-            cursor.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+            result = self._run_again(cursor, run, undoes, self._roll_back)
+        elif (savepoints := self.resource.capture.savepoints) is not None:
+            savepoints.mark(cursor, self._marked)
+            self._marked = True
+            result = self._run_again(cursor, run, undoes, savepoints.back)
         else:
             result = run(self._entry(cursor, undoes))
             self._lock_rest(result.keys, undoes)
         self._exact &= result.exact
         return result
 
-    def _run_again(self, cursor: Any, run: Run, undoes: bool, mark: Callable[[], object], back: Callable[[], object]) -> Result:
+    def _run_again(self, cursor: Any, run: Run, undoes: bool, back: Callable[[Any], object]) -> Result:
         """Run a statement whose rows are not known before; where somebody holds one, give them back, wait, and run it again."""
-        mark()
         while True:
             result = run(self._entry(cursor, undoes))
             try:
                 self._lock_rest(result.keys, undoes)
             except LockConflictError:
                 self._lost = None
-                back()
+                back(cursor)
                 self._forget_limits()
                 self._lock(result.keys, undoes, self.resource.lock_wait)
             else:

@@ -21,7 +21,7 @@ from txcoord_rm.capture.mysql_foresight import pinned
 from txcoord_rm.capture.mysql_insert import Insert
 from txcoord_rm.capture.mysql_keys import Keys
 from txcoord_rm.capture.mysql_run import together
-from txcoord_rm.capture.port import Entry, Result
+from txcoord_rm.capture.port import Entry, Result, Savepoints
 from txcoord_rm.catalogue.mysql import MysqlCatalogue
 from txcoord_rm.catalogue.table import Event, Table
 from txcoord_rm.sql.backticks import quoted
@@ -57,7 +57,7 @@ class MysqlCapture:
 
     begin = "START TRANSACTION"
     waits = True
-    redoes = False
+    savepoints: Savepoints | None = None
 
     def __init__(self, flavour: Flavour, catalogue: MysqlCatalogue | None = None) -> None:
         self._flavour = flavour

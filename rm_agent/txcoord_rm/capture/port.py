@@ -59,6 +59,21 @@ class UnrecordedError(Exception):
     """A change has run, but its undo record was not written: the local transaction may only be rolled back. Its cause is why."""
 
 
+class Savepoints(Protocol):
+    """Taking back one statement, and its row locks with it."""
+
+    def mark(self, cursor: Any, again: bool) -> None:
+        """Have `back` take back what runs from now on, and not what ran before.
+
+        Args:
+            cursor: Of the local transaction.
+            again: Whether the last savepoint in it is that of the last `mark`; it goes, and what it would take back stays.
+        """
+
+    def back(self, cursor: Any) -> None:
+        """Take back what has run since the last `mark`."""
+
+
 class Capture(Protocol):
     """One family of databases. Cursors are those of SQLAlchemy's dialect: they look synchronous also where the driver is not."""
 
@@ -67,8 +82,8 @@ class Capture(Protocol):
     waits: bool
     """Whether a statement in the middle of a local transaction may wait for rows that it has not touched yet, as long as earlier
     ones locked nothing in the database but what they changed (`Result.exact`)."""
-    redoes: bool
-    """Whether a statement that is rolled back to its savepoint gives its row locks back, so that it may run again."""
+    savepoints: Savepoints | None
+    """None: a statement that is rolled back to its savepoint does not give its row locks back, and so may not run again."""
 
     def admit(self, cursor: Any, statement: Statement) -> None:
         """Look at a statement that is not captured, before it runs as it is.

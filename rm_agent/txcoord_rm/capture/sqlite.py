@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from txcoord_rm.capture.port import Entry, Result
+from txcoord_rm.capture.port import Entry, Result, Savepoints
 from txcoord_rm.capture.sqlite_connection import Below, below
 from txcoord_rm.capture.sqlite_keys import keys, needed
 from txcoord_rm.capture.sqlite_rows import Seen, Triggers
@@ -45,7 +45,7 @@ class SqliteCapture:
 
     begin = "BEGIN IMMEDIATE"
     waits = False
-    redoes = False
+    savepoints: Savepoints | None = None
 
     def __init__(self) -> None:
         self._tables: dict[tuple[str, ...], SqliteTable] = {}

@@ -58,6 +58,33 @@ def test_a_savepoint_that_is_rolled_back_leaves_nothing_to_undo(accounts: World)
     assert [balance for _, _, balance in all_of(accounts)] == [100, 210, 100]
 
 
+def test_savepoints_between_statements_whose_rows_are_not_known_before(accounts: World) -> None:
+    """Such a statement leaves a savepoint of ours open: it must not get in the way of the application's."""
+
+    def work(session: Session) -> None:
+        add(1, "owner = 'ann'")(session)
+        add(2, "owner = 'bob'")(session)
+        outer = session.begin_nested()
+        add(4, "owner = 'ann'")(session)
+        inner = session.begin_nested()
+        add(8, "owner = 'ann'")(session)
+        add(16, "owner = 'bob'")(session)
+        inner.rollback()
+        add(32, "owner = 'cid'")(session)
+        outer.commit()
+        add(64, "owner = 'cid'")(session)
+        session.execute(text("SAVEPOINT a"))
+        add(128, "owner = 'bob'")(session)
+        session.execute(text("ROLLBACK TO SAVEPOINT a"))
+        session.execute(text("RELEASE SAVEPOINT a"))
+        add(256, "owner = 'bob'")(session)
+
+    accounts.globally(work, undo=True)
+    assert all_of(accounts) == START
+    accounts.globally(work)
+    assert [balance for _, _, balance in all_of(accounts)] == [105, 358, 196]
+
+
 def test_a_savepoint_may_come_first(accounts: World) -> None:
     def work(session: Session) -> None:
         with session.begin_nested():

@@ -85,6 +85,10 @@ class World:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(coroutine)
 
+    def asked(self) -> int:
+        """How many requests the service has made of the coordinator."""
+        return self.client._thread().session._next_id
+
     # ------------------------------------------------------------ inside
 
     def globally(self, *works: Callable[[Session], T], undo: bool = False) -> list[T]:

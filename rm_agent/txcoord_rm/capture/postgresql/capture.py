@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from txcoord_proto.errors import ConfigurationError, UnsupportedSqlError
 
-from txcoord_rm.capture.port import Entry, Result
+from txcoord_rm.capture.port import Entry, Result, Savepoints
 from txcoord_rm.capture.postgresql import checks
 from txcoord_rm.capture.postgresql.admission import may_change, shows_old
 from txcoord_rm.capture.postgresql.cursors import execute_many
@@ -24,6 +24,7 @@ from txcoord_rm.capture.postgresql.foreseen import Foresight, foresight
 from txcoord_rm.capture.postgresql.functions import Functions
 from txcoord_rm.capture.postgresql.reading import capture_read
 from txcoord_rm.capture.postgresql.rewrite import Captured, Server, capture
+from txcoord_rm.capture.postgresql.savepoints import PostgresqlSavepoints
 from txcoord_rm.catalogue.postgresql import query, table
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.flavour import Binds
@@ -67,9 +68,9 @@ class PostgresqlCapture:
 
     begin = "BEGIN"
     waits = True
-    redoes = True
 
     def __init__(self, binds: Binds, schema: str | None = None) -> None:
+        self.savepoints: Savepoints | None = PostgresqlSavepoints()
         self._binds = binds
         self._schema = schema
         self._server: Server | None = None

@@ -35,6 +35,37 @@ def execute_many(cursor: Any, sql: str, rows: Sequence[Any]) -> list[Any]:
     return found
 
 
+def execute_both(cursor: Any, first: str, second: str) -> None:
+    """Two statements without parameters and without results, in one round trip where the driver can do that.
+
+    Args:
+        cursor: See `execute_many`.
+        first: It runs first.
+        second: It runs then.
+    """
+    both = f"{first}; {second}"
+    if isinstance(cursor, AsyncAdapt_asyncpg_cursor):
+        await_only(_execute_script(cursor, both))
+    elif isinstance(cursor, AsyncAdapt_psycopg_cursor):
+        inner: Any = cursor._cursor
+        await_only(inner.execute(both, prepare=False))  # what is prepared is one statement
+    elif hasattr(cursor, "pgresult"):
+        cursor.execute(both, prepare=False)
+    else:
+        cursor.execute(first)
+        cursor.execute(second)
+
+
+async def _execute_script(cursor: Any, sql: str) -> None:
+    adapted = cursor._adapt_connection
+    async with adapted._execute_mutex:
+        try:
+            await cursor._connection.execute(sql)
+        except Exception as error:
+            adapted._handle_exception(error)
+            raise
+
+
 async def _fetch_many(cursor: Any, sql: str, rows: Sequence[Any]) -> list[Any]:
     """As the adapter's own executemany, but for the result."""
     adapted = cursor._adapt_connection
