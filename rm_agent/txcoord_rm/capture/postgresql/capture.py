@@ -245,7 +245,10 @@ def _foresight(statement: Statement, table: Table) -> Foresight | None:
 
 
 def _keys(touched: Sequence[Any], captured: Captured) -> frozenset[str]:
-    return frozenset(key for row in touched for key in row[captured.keys])
+    found = [row[captured.keys] for row in touched]
+    if found and isinstance(found[0], str):
+        return frozenset(found)
+    return frozenset(key for keys in found for key in keys)
 
 
 def _own(entry: Entry) -> dict[str, object]:

@@ -203,8 +203,15 @@ class _Rewriter:
             before = "NULL::text"
         elif verb is Verb.DELETE:
             after = "NULL::text"
-        array = f"ARRAY[{', '.join(dict.fromkeys(keys))}]::text[]"
-        self.splice.ours(f"array_remove({array}, NULL), {before}, {after}" if "NULL" in array else f"{array}, {before}, {after}")
+        self.splice.ours(f"{self._together(list(dict.fromkeys(keys)))}, {before}, {after}")
+
+    @staticmethod
+    def _together(keys: list[str]) -> str:
+        """A row's lock keys: an array, or the one that it has, which is its primary key's and so there."""
+        if len(keys) == 1:
+            return keys[0]
+        array = f"ARRAY[{', '.join(keys)}]::text[]"
+        return f"array_remove({array}, NULL)" if "NULL" in array else array
 
     def _says_old_or_new(self) -> bool:
         """Whether the application's RETURNING may use these names itself."""
