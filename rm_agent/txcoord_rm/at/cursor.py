@@ -11,6 +11,7 @@ from txcoord_proto.errors import TxcoordError, UnsupportedSqlError
 
 from txcoord_rm.capture.port import Result
 from txcoord_rm.sql.statement import Statement, Verb
+from txcoord_rm.sql.unsupported import refuse
 
 if TYPE_CHECKING:
     from txcoord_rm.at.resource import Resource
@@ -97,6 +98,16 @@ class Cursor:
                 return self._pass_by(statement, self._cursor.executemany, sql, rows)
             cursor = self._capturing()
             return self._take(self._local.run(cursor, lambda branch: branch.execute_many(cursor, statement, list(rows))))
+
+    def refuse_captured(self, sql: str, parameters: Any, reason: str, remedy: str) -> None:
+        """Refuse a statement that would be captured.
+
+        Raises:
+            UnsupportedSqlError: It would be, or it could not be undone for certain.
+        """
+        with self._refusing():
+            if self._recognised(sql, parameters).verb in _CAPTURED:
+                raise refuse(sql, reason, remedy)
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ statements; with it the engine's dialect finds the local transaction, and tells 
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -22,14 +23,14 @@ from txcoord_sdk.local_transaction import open_state
 from txcoord_sdk.tcc.branch import current_branch
 
 from txcoord_rm.at.branch import LocalBranch
-from txcoord_rm.at.cursor import Cursor
+from txcoord_rm.at.cursor import Cursor, Local
 from txcoord_rm.at.hook import capturing, resource_of_engine
 from txcoord_rm.sql.unsupported import refuse
 
 _IDENTITY = str(select(schema.database.c.id))
 
 
-class Attached:
+class Attached(ABC):
     """See the module. Everything here looks synchronous; asynchronous drivers are awaited within SQLAlchemy's greenlet.
 
     Args:
@@ -37,17 +38,20 @@ class Attached:
         engine: Enrolled.
     """
 
+    _identity = _IDENTITY
+    """Asks for the identity of the database, in the first column."""
+    _identity_parameters: tuple[Any, ...] | None = None
+
     def __init__(self, raw: Any, engine: Engine) -> None:
         self.raw = raw
         self.dialect: Any = engine.dialect
         self.resource = resource_of_engine(engine)
-        self.held: Any = _Held(raw)
+        self.held: Any = _Held(self)
         self.connection = _Connection(self, engine)
         self._blocks: list[str] = []
+        """Blocks that are open: names of savepoints; empty: the local transaction."""
         self._is_checked = False
         """Whether it is known to be connected to the engine's database."""
-        self._autocommit = False
-        """Whether the driver commits each statement outside of the block that is open."""
         if (left := open_state(self.connection)) is not None:  # wrapped before
             self._give_up(left)
 
@@ -55,6 +59,26 @@ class Attached:
     def driver(self) -> Any:
         """The driver's own connection."""
         return getattr(self.raw, "driver_connection", self.raw)
+
+    @abstractmethod
+    def commits_each(self) -> bool:
+        """Whether the driver would commit the next statement by itself."""
+
+    @abstractmethod
+    def is_closed(self) -> bool:
+        """Whether the driver's connection is closed."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Close the driver's connection, on which something has gone wrong."""
+
+    @abstractmethod
+    def _end(self, keeps: bool) -> None:
+        """End the outermost block, and with it the local transaction."""
+
+    def own_error(self, error: BaseException) -> BaseException:
+        """The driver's, where SQLAlchemy has raised another one in its place."""
+        return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
 
     def is_open(self) -> bool:
         """Whether a local transaction is open."""
@@ -73,7 +97,15 @@ class Attached:
         if self.takes_part():
             raise refuse(what, reason, remedy)
 
-    def run(self, driver: Any, plain: Callable[[], Any], method: str, query: Any, parameters: Any) -> Cursor | None:
+    def run(
+        self,
+        driver: Any,
+        plain: Callable[[], Any],
+        method: str,
+        query: Any,
+        parameters: Any,
+        not_captured: tuple[str, str] | None = None,
+    ) -> Cursor | None:
         """Run a statement; returns the cursor that has its results if it is captured.
 
         Args:
@@ -82,11 +114,36 @@ class Attached:
             method: One of these two.
             query: As the application wrote it.
             parameters: Of it.
+            not_captured: Why it must not be captured, and what to do instead; None: it may be.
 
         Raises:
+            UnsupportedSqlError: It would be captured and must not be, or could not be undone for certain; it has not run.
             ConfigurationError: The local transaction is one of mode XA, or was ended otherwise.
         """
-        self._check_not_ended()
+        context, local = self._met(query)
+        text = context.unicode_statement
+        if local is not None and not self._is_checked:
+            with self.told():
+                self._check_database(plain)
+        used = driver if local is None else Cursor(driver, self.resource, local, plain)  # type: ignore[arg-type]
+        if local is not None and not_captured is not None:
+            used.refuse_captured(text, parameters, *not_captured)
+
+        def execute(cursor: Any, statement: str, given: Any, context: Any) -> None:
+            getattr(cursor, method)(query if local is None else statement, given)
+
+        with self.told():
+            self.dialect._txcoord_execute(execute, used, text, parameters, context)
+        return used if local is not None and used.captured else None
+
+    def passes(self, query: Any) -> bool:
+        """Whether a statement concerns nobody but the driver, which may run it without `run`; it is remembered that it did."""
+        _, local = self._met(query)
+        return local is None and open_state(self.connection) is None
+
+    def _met(self, query: Any) -> tuple[_Context, Local | None]:
+        """The statement as the hook sees it, and the local transaction in which it is to be captured; None: it is not."""
+        self._check()
         if not self.is_open():  # who has the driver's connection may have ended what was seen
             self.dialect._txcoord_seen.pop(id(self.raw), None)
         transaction = current()
@@ -94,19 +151,8 @@ class Attached:
             raise ConfigurationError(
                 "a wrapped connection takes part in mode 'at' only: run statements of mode 'xa' through the engine"
             )
-        text = self._text(query)
-        context = _Context(self, text)
-        local = capturing(context)
-        if local is not None and not self._is_checked:
-            self._check_database(plain)
-        used = driver if local is None else Cursor(driver, self.resource, local, plain)  # type: ignore[arg-type]
-
-        def execute(cursor: Any, statement: str, given: Any, context: Any) -> None:
-            getattr(cursor, method)(query if local is None else statement, given)
-
-        with _told(self):
-            self.dialect._txcoord_execute(execute, used, text, parameters, context)
-        return used if local is not None and used.captured else None
+        context = _Context(self, self._text(query))
+        return context, capturing(context)
 
     def _check_database(self, plain: Callable[[], Any]) -> None:
         """Refuse another database than the engine's, where undo records would be looked for in vain.
@@ -117,7 +163,7 @@ class Attached:
         assert self.resource is not None
         expected, was_open, cursor = self.resource.ready().database.id, self.is_open(), plain()
         try:
-            cursor.execute(_IDENTITY)
+            cursor.execute(self._identity, self._identity_parameters)
             found = cursor.fetchone()
         except self.dialect.loaded_dbapi.ProgrammingError:  # there is no such table
             found = None
@@ -125,12 +171,20 @@ class Attached:
             cursor.close()
             if not was_open:
                 self.raw.rollback()  # the statement shall be the first of its local transaction
-        if found is None or found[0] != expected:
+        if found is None or self._identity_in(found) != expected:
             raise ConfigurationError(
                 f"the wrapped connection is not connected to the database of {self.connection.engine.url!r}, or does not find "
                 "its tables: connect both alike, with the same search path"
             )
         self._is_checked = True
+
+    def _identity_in(self, found: Any) -> Any:
+        """The identity in a row of `_identity`.
+
+        Raises:
+            ConfigurationError: The connection does not hand over values as they are.
+        """
+        return found[0]
 
     def _text(self, query: Any) -> str:
         if isinstance(query, bytes):
@@ -142,6 +196,14 @@ class Attached:
         return str(query)
 
     # ------------------------------------------------------------ the local transaction
+
+    def _check(self) -> None:
+        """Refuse a statement in a local transaction that was begun or ended otherwise.
+
+        Raises:
+            ConfigurationError: It was.
+        """
+        self._check_not_ended()
 
     def _check_not_ended(self) -> None:
         """Refuse to go on with a local transaction that was ended otherwise, so that nobody knows how.
@@ -168,87 +230,62 @@ class Attached:
         """Commit it, and tell."""
         self._check_no_block("commit")
         self._check_not_ended()
-        with _told(self):
+        with self.told():
             self.dialect.do_commit(self.held)
 
     def rollback(self) -> None:
         """Roll it back, and tell."""
         self._check_no_block("rollback")
         self._check_not_ended()
-        self.dialect.do_rollback(self.held)
+        with self.told():
+            self.dialect.do_rollback(self.held)
 
     def close(self) -> None:
         """Close the connection; the database rolls back what was open."""
-        self.dialect.do_close(self.raw)
+        with self.told():
+            self.dialect.do_close(self.raw)
 
-    def enter(self, name: str | None) -> None:
-        """Begin a block: a local transaction, or a savepoint in the one that is open."""
-        if self.is_open() or self._blocks:
-            name = name or f"_txc_{len(self._blocks) + 1}"
-            self._execute(self.dialect.do_savepoint, name)
-            self._blocks.append(name)
-        else:
-            self._autocommit = bool(self.driver.autocommit)
-            if self._autocommit:
-                self._set_autocommit(False)
-            self._blocks.append("")
-
-    def leave(self, keeps: bool) -> None:
-        """End the innermost block.
+    def leave(self, keeps: bool, block: int = -1) -> None:
+        """End a block, and those inside it.
 
         Args:
             keeps: Whether what it did stays.
+            block: Which of those that are open; the innermost.
         """
-        name = self._blocks.pop()
-        if name:
-            if not keeps:
-                self._execute(self.dialect.do_rollback_to_savepoint, name)
-            self._execute(self.dialect.do_release_savepoint, name)
+        name = self._blocks[block]
+        del self._blocks[block:]
+        if not name:
+            self._end(keeps)
             return
-        try:
-            if keeps:
-                self.commit()
-            else:
-                self.rollback()
-        finally:
-            if self._autocommit and not self.driver.closed:
-                self._set_autocommit(True)
+        if not keeps:
+            self._execute(self.dialect.do_rollback_to_savepoint, name)
+        self._execute(self.dialect.do_release_savepoint, name)
 
-    def asks_for_rollback(self, error: BaseException) -> bool:
-        """Whether an error does nothing but leave the innermost block without what it did."""
-        return type(error) is self.dialect.loaded_dbapi.Rollback and getattr(error, "transaction", None) is None
-
-    def set_autocommit(self, value: bool) -> None:
-        """See the driver."""
-        self._check_no_block("autocommit")
-        self._set_autocommit(value)
-
-    def _set_autocommit(self, value: bool) -> None:
-        if self.dialect.is_async:
-            self.raw.set_autocommit(value)
-        else:
-            self.raw.autocommit = value
+    def _save(self, name: str | None) -> None:
+        """Begin a block inside what is open."""
+        name = name or f"_txc_{len(self._blocks) + 1}"
+        self._execute(self.dialect.do_savepoint, name)
+        self._blocks.append(name)
 
     def _check_no_block(self, what: str) -> None:
         if self._blocks:
             raise self.dialect.loaded_dbapi.ProgrammingError(f"{what} within a block of transaction(): leave the block first")
 
     def _execute(self, work: Callable[[Connection, str], None], name: str) -> None:
-        with _told(self):
+        with self.told():
             work(self.connection, name)
 
-
-@contextlib.contextmanager
-def _told(attached: Attached) -> Iterator[None]:
-    """The dialect is told of what was cut short, as SQLAlchemy tells it; errors are the driver's."""
-    try:
-        yield
-    except BaseException as error:  # a cancelled statement, too, has failed its transaction
-        found = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        attached.dialect.is_disconnect(found, attached.held, None)
-        if found is error:
-            raise
-        raise found from None
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """The dialect is told of what was cut short, as SQLAlchemy tells it; errors are the driver's."""
+        try:
+            yield
+        except BaseException as error:  # a cancelled statement, too, has failed its transaction
+            found = self.own_error(error)
+            self.dialect.is_disconnect(found, self.held, None)
+            if found is error:
+                raise
+            raise found from None
 
 
 class _Context:
@@ -273,36 +310,33 @@ class _Connection(Connection):
     def get_execution_options(self) -> Any:
         """See `Connection`."""
         options = super().get_execution_options()
-        attached = self._attached
-        if attached.driver.autocommit and not attached.is_open():
-            return {**options, "isolation_level": "AUTOCOMMIT"}
-        return options
+        return {**options, "isolation_level": "AUTOCOMMIT"} if self._attached.commits_each() else options
 
 
 class _Held:
     """The driver's connection as a pool of SQLAlchemy would give it (`PoolProxiedConnection`); it stays with the application."""
 
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
+    def __init__(self, attached: Attached) -> None:
+        self._attached = attached
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._raw, name)
+        return getattr(self._attached.raw, name)
 
     @property
     def dbapi_connection(self) -> Any:
         """See `ManagesConnection`."""
-        return self._raw
+        return self._attached.raw
 
     @property
     def driver_connection(self) -> Any:
         """See `ManagesConnection`."""
-        return getattr(self._raw, "driver_connection", self._raw)
+        return self._attached.driver
 
     @property
     def is_valid(self) -> bool:
         """See `PoolProxiedConnection`."""
-        return not self.driver_connection.closed
+        return not self._attached.is_closed()
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """See `ManagesConnection`: the application's next use of it is an error."""
-        self._raw.close()
+        self._attached.drop()

@@ -129,7 +129,7 @@ class PostgresqlCapture:
         if captured.shown is None:
             return Result(keys, len(touched))
         shown = slice(*captured.shown)
-        return Result(keys, len(touched), description[shown], [tuple(row[shown]) for row in touched])
+        return Result(keys, len(touched), description[shown], [row[shown] for row in touched])
 
     def run_many(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:
         """See `Capture.run_many`: as of DB-API's `executemany`, rows that the statement returns are not to be had."""

@@ -44,7 +44,10 @@ class Foresight(NamedTuple):
         """See `capture.port.Capture.foreseen`."""
         texts: list[list[str]] = []
         for values in self.values:
-            found = [text(parameters) for text in values]
+            try:
+                found = [text(parameters) for text in values]
+            except IndexError:  # there are too few, as the driver will say
+                return None
             if None in found:
                 return None
             texts.append(found)  # type: ignore[arg-type]  # mypy does not see that none is None

@@ -7,8 +7,8 @@ from typing import Any
 
 from txcoord_rm.at.cursor import Cursor
 from txcoord_rm.sql.unsupported import refuse
-from txcoord_rm.wrapped.attached import Attached
-from txcoord_rm.wrapped.rows import maker, tuples
+from txcoord_rm.wrapped.psycopg.attached import AttachedPsycopg
+from txcoord_rm.wrapped.psycopg.rows import maker, tuples
 
 _NOT_CAPTURED = frozenset({"pgresult", "statusmessage", "results", "set_result", "scroll", "nextset", "_query"})
 
@@ -22,7 +22,7 @@ class Wrapped:
         wait: See above.
     """
 
-    def __init__(self, attached: Attached, raw: Any, wait: Callable[[Any], Any]) -> None:
+    def __init__(self, attached: AttachedPsycopg, raw: Any, wait: Callable[[Any], Any]) -> None:
         self._attached = attached
         self._raw = raw
         self._wait = wait

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Self
 
-from txcoord_rm.wrapped.connection import WrappedBase
-from txcoord_rm.wrapped.cursor import Wrapped
+from txcoord_rm.wrapped.psycopg.connection import WrappedBase
+from txcoord_rm.wrapped.psycopg.cursor import Wrapped
 
 
 def _as_it_is(value: Any) -> Any:

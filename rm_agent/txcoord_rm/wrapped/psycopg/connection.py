@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from txcoord_rm.wrapped.attached import Attached
+from txcoord_rm.wrapped.psycopg.attached import AttachedPsycopg
 
 
 class WrappedBase:
@@ -14,7 +14,7 @@ class WrappedBase:
         attached: The driver's connection.
     """
 
-    def __init__(self, attached: Attached) -> None:
+    def __init__(self, attached: AttachedPsycopg) -> None:
         self._attached = attached
 
     def __getattr__(self, name: str) -> Any:

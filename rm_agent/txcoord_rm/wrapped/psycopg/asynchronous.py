@@ -6,12 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
-from sqlalchemy import Engine
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from txcoord_rm.wrapped.attached import Attached
-from txcoord_rm.wrapped.connection import WrappedBase
-from txcoord_rm.wrapped.cursor import Wrapped
+from txcoord_rm.wrapped.psycopg.connection import WrappedBase
+from txcoord_rm.wrapped.psycopg.cursor import Wrapped
 
 
 class AsyncWrappedCursor(Wrapped):
@@ -115,12 +113,3 @@ class AsyncWrappedConnection(WrappedBase):
                 return
             raise
         await greenlet_spawn(self._attached.leave, not force_rollback)
-
-
-async def attach(raw: Any, engine: Engine) -> Attached:
-    """A connection of an asynchronous driver beside the engine, as the engine's dialect makes one of its own."""
-
-    async def given(*_: object, **__: object) -> Any:
-        return raw
-
-    return Attached(await greenlet_spawn(engine.dialect.connect, async_creator_fn=given), engine)

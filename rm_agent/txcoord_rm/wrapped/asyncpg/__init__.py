@@ -1,0 +1,1 @@
+"""asyncpg's connections, transactions, prepared statements and cursors, wrapped."""

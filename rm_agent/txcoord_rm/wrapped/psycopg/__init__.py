@@ -1,0 +1,1 @@
+"""psycopg's connections and cursors, synchronous or not, wrapped."""
