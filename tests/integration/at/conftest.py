@@ -10,6 +10,7 @@ from txcoord_sdk import Client
 from txcoord_sdk.testing import CoordinatorProcess
 
 from tests.integration.at.world import ACCOUNTS, ASYNC, FILL, World
+from tests.integration.at.wrapped import world_of
 from tests.servers.fixtures import FreshUrl
 
 DRIVERS = [
@@ -64,6 +65,13 @@ def bank(sync_world: World) -> World:
     """The same on every driver with which threads can work."""
     sync_world.script(ACCOUNTS, FILL)
     return sync_world
+
+
+@pytest.fixture
+def pg(request: pytest.FixtureRequest, connected: Callable[..., Client], coordinator: CoordinatorProcess) -> Iterator[World]:
+    """With accounts on PostgreSQL; the server, and the driver of the engine, may be said."""
+    server, driver = getattr(request, "param", "postgres18+asyncpg").split("+")
+    yield from world_of(request, connected, coordinator, server, driver)
 
 
 @pytest.fixture

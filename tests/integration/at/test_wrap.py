@@ -4,48 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row, namedtuple_row
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine
 from txcoord_proto.errors import ConfigurationError, LockConflictError, LockTimeoutError, RolledBackError, UnsupportedSqlError
 from txcoord_rm import enroll, isolation, wrap
 from txcoord_sdk import Client
 from txcoord_sdk.testing import CoordinatorProcess, wait_until
 
-from tests.integration.at.world import ACCOUNTS, FILL, Undo, World
+from tests.integration.at.world import ACCOUNTS, Undo, World
+from tests.integration.at.wrapped import START, accounts, target, within, world_of
 from tests.servers.fixtures import FreshUrl
-
-START = [(1, "ann", 100), (2, "bob", 100), (3, "cid", 100)]
 
 
 @pytest.fixture(params=["postgres18", "postgres"])
 def world(request: pytest.FixtureRequest, connected: Callable[..., Client], coordinator: CoordinatorProcess) -> Iterator[World]:
-    yield from _world(request, connected, coordinator, "psycopg")
+    yield from world_of(request, connected, coordinator, request.param, "psycopg")
 
 
 @pytest.fixture(params=["postgres18", "postgres"])
 def aworld(request: pytest.FixtureRequest, connected: Callable[..., Client], coordinator: CoordinatorProcess) -> Iterator[World]:
-    yield from _world(request, connected, coordinator, "psycopg_async")
-
-
-def _world(
-    request: pytest.FixtureRequest, connected: Callable[..., Client], coordinator: CoordinatorProcess, driver: str
-) -> Iterator[World]:
-    fresh: FreshUrl = request.getfixturevalue(f"fresh_{request.param}_url")
-    plain = fresh("psycopg")
-    made = World(connected(), coordinator.address, plain.replace("+psycopg", f"+{driver}"), plain)
-    made.script(ACCOUNTS, FILL)
-    yield made
-    made.close()
-
-
-def target(world: World) -> str:
-    return make_url(world.url).set(drivername="postgresql").render_as_string(hide_password=False)
+    yield from world_of(request, connected, coordinator, request.param, "psycopg_async")
 
 
 def connect(world: World, **options: Any) -> Any:
@@ -55,10 +39,6 @@ def connect(world: World, **options: Any) -> Any:
 async def aconnect(world: World) -> Any:
     assert world.aengine is not None
     return wrap(await psycopg.AsyncConnection.connect(target(world)), world.aengine)
-
-
-def accounts(world: World) -> list[tuple[Any, ...]]:
-    return world.rows("SELECT id, owner, balance FROM account ORDER BY id")
 
 
 def undone(world: World, work: Callable[[], None]) -> None:
@@ -366,14 +346,3 @@ def test_an_asynchronous_connection(aworld: World) -> None:
     assert accounts(aworld) == [(1, "ann", 90), (3, "cid", 100), (4, "dan", 0), (5, "eve", 0)]
     within(aworld, outside())
     assert accounts(aworld)[-1] == (6, "fay", 6)
-
-
-def within(world: World, work: Coroutine[Any, Any, None], error: type[BaseException] | None = None) -> None:
-    async def limited() -> None:
-        await asyncio.wait_for(work, 30)
-
-    if error is None:
-        world.run(limited())
-    else:
-        with pytest.raises(error):
-            world.run(limited())
