@@ -141,6 +141,16 @@ class Attached(ABC):
         _, local = self._met(query)
         return local is None and open_state(self.connection) is None
 
+    def hand_over(self, query: Any, reason: str, remedy: str) -> None:
+        """Remember a statement that the driver is about to run by itself.
+
+        Raises:
+            UnsupportedSqlError: It would have to be captured.
+        """
+        context, local = self._met(query)
+        if local is not None:
+            raise refuse(context.unicode_statement, reason, remedy)
+
     def _met(self, query: Any) -> tuple[_Context, Local | None]:
         """The statement as the hook sees it, and the local transaction in which it is to be captured; None: it is not."""
         self._check()

@@ -236,11 +236,22 @@ def test_what_has_only_read_joins_and_what_has_written_is_refused(world: World) 
         conn.execute("SELECT * FROM account")
         undone(world, lambda: conn.execute("UPDATE account SET balance = 1 WHERE id = 1") and conn.commit())
         assert accounts(world) == START
-        conn.execute("UPDATE account SET balance = 1 WHERE id = 1")
-        with pytest.raises(ConfigurationError, match="UPDATE account"), world.client.global_transaction(name="test"):
-            conn.execute("UPDATE account SET balance = 1 WHERE id = 2")
-        conn.rollback()
+        writes: list[Callable[[], object]] = [
+            lambda: conn.execute("UPDATE account SET balance = 1 WHERE id = 1"),
+            lambda: list(conn.cursor().stream("DELETE FROM account WHERE id = 1 RETURNING id")),
+            lambda: copied(conn.cursor()),
+        ]
+        for write in writes:
+            write()
+            with pytest.raises(ConfigurationError, match="has written before"), world.client.global_transaction(name="test"):
+                conn.execute("UPDATE account SET balance = 1 WHERE id = 2")
+            conn.rollback()
     assert accounts(world) == START
+
+
+def copied(cur: Any) -> None:
+    with cur.copy("COPY account FROM STDIN") as copy:
+        copy.write_row((4, "dan", 4))
 
 
 def test_a_row_of_another_global_transaction_is_waited_for_and_refused(world: World, pool: ThreadPoolExecutor) -> None:

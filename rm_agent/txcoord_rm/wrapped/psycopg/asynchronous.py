@@ -45,8 +45,8 @@ class AsyncWrappedCursor(Wrapped):
 
     async def stream(self, query: Any, params: Any = None, **options: Any) -> AsyncIterator[Any]:
         """See psycopg; inside a global transaction the rows are read at once."""
-        rows = await self.execute(query, params) if self._attached.takes_part() else self._raw.stream(query, params, **options)
-        async for row in rows:
+        passes = self._attached.passes(query)
+        async for row in self._raw.stream(query, params, **options) if passes else await self.execute(query, params):
             yield row
 
     async def fetchone(self) -> Any:

@@ -86,7 +86,7 @@ class Wrapped:
         Raises:
             UnsupportedSqlError: Inside a global transaction.
         """
-        self._attached.refuse_inside(str(statement), "COPY shows nobody its rows", "use executemany, or copy outside of it")
+        self._attached.hand_over(statement, "COPY shows nobody its rows", "use executemany, or copy outside of it")
         return self._raw.copy(statement, *args, **options)
 
     def _row(self) -> Any:

@@ -46,10 +46,10 @@ class WrappedCursor(Wrapped):
 
     def stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
         """See psycopg; inside a global transaction the rows are read at once."""
-        if self._attached.takes_part():
-            yield from self.execute(query, params)
-        else:
+        if self._attached.passes(query):
             yield from self._raw.stream(query, params, **options)
+        else:
+            yield from self.execute(query, params)
 
     def fetchone(self) -> Any:
         """See DB-API."""
