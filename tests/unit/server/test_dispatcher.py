@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from txcoord_proto.status import CommandResult
 from txcoord_server.domain.session import Transaction
 from txcoord_server.engine.connection import Connection, Principal
 from txcoord_server.engine.counters import Counters
@@ -29,15 +30,24 @@ class Service:
         self.dispatcher.serve(connection, [STOCK, BALANCE])
         return connection
 
-    def decided(self, resource: str) -> Transaction:
-        transaction = self.books.prepared(resource)
-        self.books.commit(transaction.xid)
+    def decided(self, *resources: str, commit: bool = True) -> Transaction:
+        transaction = self.books.prepared(*resources)
+        (self.books.commit if commit else self.books.rollback)(transaction.xid)
         self.books.commit_group()
         self.dispatcher.dispatch(transaction)
         return transaction
 
     def sent(self, resource: str) -> int:
         return len(self.dispatcher.resources[resource].sent[self.connection])
+
+    def named(self, resource: str) -> list[list[int]]:
+        """Branches of each command that is under way."""
+        return [[branch.id for branch in work.branches] for work in self.dispatcher.resources[resource].sent[self.connection]]
+
+    def later(self, transaction: Transaction) -> None:
+        """The time of the first of its next tries has come."""
+        self.books.now = min(branch.next_try_at for branch in transaction.branches if branch.next_try_at)
+        self.dispatcher.tick()
 
 
 @pytest.fixture
@@ -81,3 +91,48 @@ def test_a_command_that_nobody_answers_goes_out_again_later(service: Service) ->
     service.books.now = branch.next_try_at
     service.dispatcher.tick()
     assert (service.sent(STOCK), branch.attempts) == (1, 2)
+
+
+def test_branches_whose_rollback_failed_are_tried_again_in_one_command(service: Service) -> None:
+    transaction = service.decided(STOCK, STOCK, STOCK, BALANCE, commit=False)
+    first, second, third, _ = transaction.branches
+    assert service.named(STOCK) == [[third.id, second.id, first.id]]
+    service.dispatcher.failed(third, CommandResult.RETRY, "DEADLOCK", "")
+    service.dispatcher.done(second)
+    service.dispatcher.failed(first, CommandResult.RETRY, "DEADLOCK", "")
+    assert (service.named(STOCK), service.sent(BALANCE)) == ([], 1)
+    service.later(transaction)
+    assert service.named(STOCK) == [[third.id, first.id]]
+    assert (third.attempts, first.attempts) == (2, 2)
+    service.dispatcher.done(third)
+    service.dispatcher.done(first)
+    assert service.dispatcher.resources[STOCK].in_flight == 0
+    service.books.now += 60_000
+    service.dispatcher.tick()
+    assert (service.sent(STOCK), service.dispatcher.resources[STOCK].waiting) == (0, 0)
+
+
+def test_a_rollback_that_nobody_answers_goes_out_again_in_one_command(service: Service) -> None:
+    transaction = service.decided(STOCK, STOCK, commit=False)
+    service.books.now += DispatchConfig().answer_timeout
+    service.dispatcher.tick()
+    assert service.dispatcher.resources[STOCK].in_flight == 0
+    service.later(transaction)
+    assert service.named(STOCK) == [[branch.id for branch in reversed(transaction.branches)]]
+
+
+def test_what_a_lost_process_had_of_a_rollback_goes_out_with_what_failed(service: Service) -> None:
+    transaction = service.decided(STOCK, STOCK, commit=False)
+    service.dispatcher.failed(transaction.branches[1], CommandResult.RETRY, "DEADLOCK", "")
+    service.dispatcher.detach(service.connection)
+    service.connection = service.connect()
+    assert service.named(STOCK) == [[branch.id for branch in reversed(transaction.branches)]]
+
+
+def test_a_commit_that_fails_holds_up_no_other_branch(service: Service) -> None:
+    transaction = service.decided(STOCK, STOCK)
+    for branch in transaction.branches:
+        service.dispatcher.failed(branch, CommandResult.RETRY, "DEADLOCK", "")
+    for _ in transaction.branches:
+        service.later(transaction)
+    assert sorted(service.named(STOCK)) == [[branch.id] for branch in transaction.branches]

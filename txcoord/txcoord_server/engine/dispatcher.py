@@ -4,7 +4,8 @@ A resource has the processes that serve it, a queue of commands that are due and
 process that serves the resource will do; each has a bounded number of its commands in flight, so neither side drowns, and one
 resource whose database hangs does not hold up another in the same process. A resource that answers UNAVAILABLE is probed, at most
 `probes` times a second however many commands wait, and its first success wakes the rest. A branch that fails by itself backs off
-alone and holds nobody up.
+alone and holds nobody up; only of a rollback those that wait are tried again in one command, since they may have written the same
+rows one after the other.
 """
 
 from __future__ import annotations
@@ -307,6 +308,8 @@ class Dispatcher:
         if not work.branches:
             return
         now = self._now()
+        if work.branches[0].attempts and work.transaction.decision is Decision.ROLLBACK:
+            self._gather(work)
         work.size = 0
         for branch in work.branches:
             work.size += len(branch.arguments)
@@ -324,6 +327,18 @@ class Dispatcher:
         resource.sent[connection][work] = None
         connection.command(work)
 
+    @staticmethod
+    def _gather(work: Work) -> None:
+        """Have a command name all branches of its transaction on its resource that wait, be they due or not."""
+        alike = []
+        for branch in reversed(work.transaction.branches):
+            other = branch.work
+            if isinstance(other, Work) and other.connection is None and other.resource == work.resource:
+                alike.append(branch)
+                branch.work = work
+                other.branches = []  # it is passed over where it waits
+        work.branches = alike
+
     def _expire(self, resource: Resource, connection: Connection, sent: dict[Work, None], now: int) -> None:
         """Commands that were not answered in time: the next process gets them."""
         late = now - self._config.answer_timeout
@@ -331,9 +346,6 @@ class Dispatcher:
             work = next(iter(sent))
             if work.sent_at > late:
                 return
-            del sent[work]
-            work.connection = None
-            resource.in_flight -= 1
             for branch in list(work.branches):
-                work.branches.remove(branch)
+                self._answered(branch)
                 self._back_off(resource, branch, "NO_ANSWER", f"{connection.name} did not answer in time")
