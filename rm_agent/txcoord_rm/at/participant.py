@@ -64,17 +64,11 @@ class AtParticipant:
 
     def commit(self, commands: Sequence[Command]) -> Awaitable[None] | None:
         """See `BatchParticipant.commit`."""
-        return self._do(self._commit([(command.xid, branch_id) for command in commands for branch_id in changing(command)]))
+        return do(self.database, self._commit([(command.xid, branch_id) for command in commands for branch_id in changing(command)]))
 
     def rollback(self, command: Command) -> Awaitable[None] | None:
         """See `BatchParticipant.rollback`."""
-        return self._do(self._rolling_back(command.xid, changing(command)))
-
-    def _do(self, steps: Steps[None]) -> Awaitable[None] | None:
-        if self.database.is_async:
-            return adrive(steps)
-        drive(steps)
-        return None
+        return do(self.database, self._rolling_back(command.xid, changing(command)))
 
     # ------------------------------------------------------------ steps
 
@@ -89,7 +83,7 @@ class AtParticipant:
         try:
             yield from self._undo_again(xid, branch_ids)
         except DifferenceError:
-            # After a failure the coordinator asks for branches one by one, and one of the others may have written last.
+            # A command names all branches, but for those that another process had when this one was sent.
             others: list[int] = yield from self._locally(lambda connection: _others(connection, xid, branch_ids))
             if not others:
                 raise
@@ -106,6 +100,14 @@ class AtParticipant:
         run: Any = self.database.arun if self.database.is_async else self.database.run
         result: T = yield Invoke(lambda: run(work))
         return result
+
+
+def do(database: Database, steps: Steps[None]) -> Awaitable[None] | None:
+    """Do steps of a second phase: something to await where the database is asynchronous."""
+    if database.is_async:
+        return adrive(steps)
+    drive(steps)
+    return None
 
 
 def resource_of(database_id: str) -> str:

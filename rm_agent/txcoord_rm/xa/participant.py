@@ -12,9 +12,9 @@ from txcoord_sdk.client import Client
 from txcoord_sdk.database import Database
 from txcoord_sdk.participant import Command
 from txcoord_sdk.tcc.cleaning import keep_clean
-from txcoord_sdk.transaction.effects import Invoke, Steps, adrive, drive
+from txcoord_sdk.transaction.effects import Invoke, Steps
 
-from txcoord_rm.at.participant import UNDO_LOG, AtParticipant, resource_of, serve_second_phases
+from txcoord_rm.at.participant import UNDO_LOG, AtParticipant, do, resource_of, serve_second_phases
 from txcoord_rm.undo.log import metadata
 from txcoord_rm.xa.branch import ARGUMENTS
 from txcoord_rm.xa.identifier import Identifier
@@ -47,17 +47,11 @@ class DatabaseParticipant:
 
     def commit(self, commands: Sequence[Command]) -> Awaitable[None] | None:
         """See `BatchParticipant.commit`."""
-        return self._do(self._commit(commands))
+        return do(self.database, self._commit(commands))
 
     def rollback(self, command: Command) -> Awaitable[None] | None:
         """See `BatchParticipant.rollback`."""
-        return self._do(self._roll_back(command))
-
-    def _do(self, steps: Steps[None]) -> Awaitable[None] | None:
-        if self.database.is_async:
-            return adrive(steps)
-        drive(steps)
-        return None
+        return do(self.database, self._roll_back(command))
 
     def _commit(self, commands: Sequence[Command]) -> Steps[None]:
         for command in commands:
@@ -66,15 +60,27 @@ class DatabaseParticipant:
             yield Invoke(lambda: self._at.commit(undoable))
 
     def _roll_back(self, command: Command) -> Steps[None]:
-        yield from self._settle(command)  # first: it holds rows locked
+        met = None
+        try:
+            yield from self._settle(command)  # first: it holds rows locked
+        except Exception as error:
+            met = error
         if (at := _without_xa(command)).branches:
             yield Invoke(lambda: self._at.rollback(at))
+        if met is not None:
+            raise met
 
     def _settle(self, command: Command) -> Steps[None]:
-        database_id = command.resource.partition("@")[2]
+        """End all of its XA branches that can be ended; raises what the first of the others has met."""
+        database_id, met = command.resource.partition("@")[2], list[Exception]()
         for branch in command.branches:
             if branch.arguments == ARGUMENTS:
-                yield from self._xa.settle_steps(Identifier(database_id, command.xid, branch.branch_id), command.commit)
+                try:
+                    yield from self._xa.settle_steps(Identifier(database_id, command.xid, branch.branch_id), command.commit)
+                except Exception as error:
+                    met.append(error)
+        if met:
+            raise met[0]
 
 
 def _without_xa(command: Command) -> Command:

@@ -11,14 +11,17 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from txcoord_rm.at.participant import AtParticipant
+from txcoord_rm.xa.branch import ARGUMENTS
 from txcoord_rm.xa.identifier import Identifier
 from txcoord_rm.xa.outcome import StillPreparedError
+from txcoord_rm.xa.participant import DatabaseParticipant
 from txcoord_rm.xa.resource import preparing_for
 from txcoord_rm.xa.second_phase import XaSecondPhase
 from txcoord_sdk.database import Database
 from txcoord_sdk.fence import fence
 from txcoord_sdk.fence.fence import HangingTryError
-from txcoord_sdk.participant import ParkError
+from txcoord_sdk.participant import BranchCommand, Command, ParkError
 from txcoord_sdk.transaction.effects import adrive, drive
 
 from tests.servers.fixtures import FreshUrl
@@ -284,6 +287,21 @@ def test_nobody_ends_what_a_living_session_of_mariadb_has_prepared(maria: Scene,
     connection.close()
     maria.settle(1, commit)
     assert maria.values() == [int(commit), 0]
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_branch_that_cannot_be_ended_holds_no_other_of_its_command_up(maria: Scene, commit: bool) -> None:
+    connection = maria.prepare(1, keeps_session=True)
+    maria.prepare(2, row=2)
+    participant = DatabaseParticipant(AtParticipant(maria.database), maria.second_phase)
+    branches = tuple(BranchCommand(branch_id, ARGUMENTS) for branch_id in (1, 2))
+    command = Command(XID, f"db@{maria.database.id}", commit, branches)
+    with pytest.raises(StillPreparedError, match="branch 1 "):
+        participant.commit([command]) if commit else participant.rollback(command)
+    assert maria.listed() == {maria.branch(1)}
+    assert maria.values() == [0, int(commit)]
+    connection.invalidate()
+    connection.close()
 
 
 def test_a_session_of_mariadb_that_goes_at_this_moment_loses_nothing(maria: Scene) -> None:
