@@ -48,6 +48,22 @@ def test_the_sessions_that_were_kept_are_closed_with_the_client(
 
 
 @pytest.mark.parametrize("world", ["mariadb+pymysql"], indirect=True)
+@pytest.mark.parametrize("commit", [True, False])
+def test_where_others_serve_the_database_the_process_that_prepared_is_asked_first(
+    world: World, connected: Callable[..., Client], coordinator: CoordinatorProcess, commit: bool
+) -> None:
+    with agent(coordinator.address, world.outside.url.render_as_string(hide_password=False)):
+        for _ in range(6):
+            transaction = connected().new_transaction("asked", 30.0, "", 0)
+            with entered(world.client.joined_transaction(transaction.xid())):
+                world.locally(pay(1, 10))
+            (transaction.commit if commit else transaction.rollback)()
+            (branch,) = world.client.status(transaction.xid()).branches
+            assert (branch.attempts, branch.settled_at > 0) == (1, True)
+    assert balances(world) == [160 if commit else 100, 100, 100]
+
+
+@pytest.mark.parametrize("world", ["mariadb+pymysql"], indirect=True)
 def test_sessions_of_another_database_stay(
     world: World, request: pytest.FixtureRequest, connected: Callable[..., Client], coordinator: CoordinatorProcess
 ) -> None:

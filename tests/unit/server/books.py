@@ -18,7 +18,8 @@ BALANCE = "balance:debit@2"
 class Caller:
     """A recipient that remembers what it was told."""
 
-    def __init__(self, allowed: bool = True) -> None:
+    def __init__(self, allowed: bool = True, name: str = "") -> None:
+        self.name = name
         self.told: dict[int, Answer] = {}
         self.allowed = allowed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from txcoord_proto.status import CommandResult
+from txcoord_proto.status import BranchType, CommandResult
 from txcoord_server.domain.session import Transaction
 from txcoord_server.engine.connection import Connection, Principal
 from txcoord_server.engine.counters import Counters
@@ -25,13 +25,13 @@ class Service:
         self.dispatcher = Dispatcher(self.books.t.settler, config, random.Random(0), lambda: self.books.now, Counters())
         self.connection = self.connect()
 
-    def connect(self) -> Connection:
-        connection = Connection(Principal("service", "service"), "service-1")
+    def connect(self, name: str = "service-1") -> Connection:
+        connection = Connection(Principal("service", "service"), name)
         self.dispatcher.serve(connection, [STOCK, BALANCE])
         return connection
 
-    def decided(self, *resources: str, commit: bool = True) -> Transaction:
-        transaction = self.books.prepared(*resources)
+    def decided(self, *resources: str, commit: bool = True, kind: BranchType = BranchType.TCC) -> Transaction:
+        transaction = self.books.prepared(*resources, kind=kind)
         (self.books.commit if commit else self.books.rollback)(transaction.xid)
         self.books.commit_group()
         self.dispatcher.dispatch(transaction)
@@ -136,3 +136,42 @@ def test_a_commit_that_fails_holds_up_no_other_branch(service: Service) -> None:
     for _ in transaction.branches:
         service.later(transaction)
     assert sorted(service.named(STOCK)) == [[branch.id] for branch in transaction.branches]
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_an_xa_branch_is_first_sent_to_the_process_that_prepared_it(service: Service, commit: bool) -> None:
+    connections = [service.connection, service.connect("service-2"), service.connect("service-3")]
+    for connection in 3 * connections:
+        service.books.caller.name = connection.name
+        (branch,) = service.decided(STOCK, commit=commit, kind=BranchType.XA).branches
+        assert branch.executor == connection.name
+        service.dispatcher.failed(branch, CommandResult.RETRY, "STILL_PREPARED", "")
+        service.books.now = branch.next_try_at
+        service.dispatcher.tick()
+        assert branch.attempts == 2
+        service.dispatcher.done(branch)
+
+
+def test_a_command_with_xa_branches_of_two_processes_goes_to_both(service: Service) -> None:
+    service.connect("service-2")
+    transaction = service.books.begin()
+    for name in ("service-1", "service-2"):
+        service.books.caller.name = name
+        _, branch = service.books.register(transaction.xid, STOCK, BranchType.XA)
+        service.books.report(transaction.xid, branch)
+    service.books.rollback(transaction.xid)
+    service.books.commit_group()
+    service.dispatcher.dispatch(transaction)
+    asked = []
+    for _ in range(2):
+        asked.append({branch.executor for branch in transaction.branches})
+        for branch in transaction.branches:
+            service.dispatcher.failed(branch, CommandResult.RETRY, "STILL_PREPARED", "")
+        service.later(transaction)
+    assert asked == [{"service-2"}, {"service-1"}]
+
+
+def test_of_xa_branches_whose_process_is_gone_any_other_does_the_second_phase(service: Service) -> None:
+    service.books.caller.name = "service-2"
+    (branch,) = service.decided(STOCK, kind=BranchType.XA).branches
+    assert branch.executor == "service-1"

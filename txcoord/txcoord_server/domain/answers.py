@@ -91,6 +91,9 @@ SETTLED = Settled()
 class Recipient(Protocol):
     """Whoever sent a request: a stream, or one unary call."""
 
+    name: str
+    """Of the process whose stream it is; else empty."""
+
     def may(self, resource: str) -> bool:
         """Whether its token covers `resource`."""
 

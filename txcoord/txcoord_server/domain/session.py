@@ -35,6 +35,7 @@ class Branch:
         "lock_keys",
         "next_try_at",
         "registered_at",
+        "registrant",
         "reported_at",
         "resource",
         "settled_at",
@@ -63,6 +64,8 @@ class Branch:
         self.lock_keys = lock_keys
         self.arguments = arguments
         self.registered_at = 0
+        self.registrant = ""
+        """The process that registered it; empty: one without a stream, or under an earlier leader."""
         self.reported_at = 0
         self.first_command_at = 0
         self.settled_at = 0

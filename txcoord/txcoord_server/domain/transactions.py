@@ -185,6 +185,7 @@ class Transactions:
         self._check_branch(transaction, new)
         branch = Branch(transaction, new.id, new.type, new.resource, new.lock_keys, new.arguments)
         branch.registered_at = now
+        branch.registrant = ticket[0].name
         if new.done:
             branch.status = BranchStatus.DONE
             branch.reported_at = now

@@ -16,6 +16,8 @@ class Call:
         principal: Who is at the other end; None: the coordinator itself.
     """
 
+    name = ""
+
     def __init__(self, calls: dict[Call, None], principal: Principal | None = None) -> None:
         self._calls = calls
         self._principal = principal

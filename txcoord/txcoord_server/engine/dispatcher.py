@@ -5,7 +5,7 @@ process that serves the resource will do; each has a bounded number of its comma
 resource whose database hangs does not hold up another in the same process. A resource that answers UNAVAILABLE is probed, at most
 `probes` times a second however many commands wait, and its first success wakes the rest. A branch that fails by itself backs off
 alone and holds nobody up; only of a rollback those that wait are tried again in one command, since they may have written the same
-rows one after the other.
+rows one after the other. And an XA branch is first sent to the process that has prepared it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from operator import attrgetter
 
-from txcoord_proto.status import BranchStatus, CommandResult, Decision
+from txcoord_proto.status import BranchStatus, BranchType, CommandResult, Decision
 
 from txcoord_server.domain.retry import Schedule
 from txcoord_server.domain.session import Branch, Transaction
@@ -300,9 +300,24 @@ class Dispatcher:
         for _ in connections:
             resource.turn = (resource.turn + 1) % len(connections)
             connection = connections[resource.turn]
-            if len(resource.sent[connection]) < self._config.window and not connection.closed:
+            if self._has_room(connection, resource.name):
                 return connection
         return None
+
+    def _has_room(self, connection: Connection, name: str) -> bool:
+        return len(self.resources[name].sent[connection]) < self._config.window and not connection.closed
+
+    def _home(self, work: Work) -> Connection | None:
+        """The process that has prepared an XA branch of the command; None: any process will do, this time.
+
+        On MariaDB nobody else can end one while the session that has prepared it lives, and those know what they have kept. Tries
+        go round, since branches of one command may have been prepared by several processes, and one of these may be unable.
+        """
+        homes = {branch.registrant: None for branch in work.branches if branch.type is BranchType.XA and branch.registrant}
+        if not homes:
+            return None
+        name = [*homes, ""][work.branches[0].attempts % (len(homes) + 1)]
+        return next((connection for connection in self.resources[work.resource].connections if connection.name == name), None)
 
     def _send(self, connection: Connection, work: Work) -> None:
         if not work.branches:
@@ -310,6 +325,9 @@ class Dispatcher:
         now = self._now()
         if work.branches[0].attempts and work.transaction.decision is Decision.ROLLBACK:
             self._gather(work)
+        home = self._home(work)
+        if home is not None and self._has_room(home, work.resource):
+            connection = home
         work.size = 0
         for branch in work.branches:
             work.size += len(branch.arguments)
