@@ -43,6 +43,10 @@ class Dialect(ABC):
             error: As the driver raised it.
         """
 
+    def has_ended(self, raw: Any) -> bool:
+        """Whether the database has ended a transaction by itself that was open on the DB-API connection, as far as that tells."""
+        return False
+
     @abstractmethod
     def refused(self, error: BaseException) -> bool:
         """Whether the driver's error at COMMIT says that the database has not committed, for certain."""
@@ -75,6 +79,11 @@ class Dialect(ABC):
         """Whether a transaction is open on the DB-API connection, as far as its driver knows."""
 
 
+_BUSY = 5
+_BEFORE_COMMIT = frozenset({1, 4, _BUSY, 6, 8, 9, 13, 19})
+"""Of SQLite: error, abort, busy, locked, read-only, interrupt, full, constraint."""
+
+
 class Sqlite(Dialect):
     """SQLite."""
 
@@ -89,8 +98,15 @@ class Sqlite(Dialect):
         return "database is locked" in str(error) or "database table is locked" in str(error)
 
     def refused(self, error: BaseException) -> bool:
-        """See `Dialect.refused`: a failed COMMIT leaves the transaction open."""
-        return True
+        """See `Dialect.refused`: else the disk has failed, and what it has of the commit may be found when it is read anew.
+
+        In WAL mode the commit is in the file before it is synchronised, and before the index of the file is enlarged.
+        """
+        return getattr(error, "sqlite_errorcode", _BUSY) & 0xFF in _BEFORE_COMMIT  # without a code SQLite was not asked
+
+    def has_ended(self, raw: Any) -> bool:
+        """See `Dialect.has_ended`: it rolls back at an interrupt, and where the disk fails."""
+        return not self.is_open(raw)
 
     def limit_lock_wait(self, seconds: int) -> tuple[str, ...]:
         """See `Dialect.limit_lock_wait`."""

@@ -215,6 +215,9 @@ class WatchedDialect(Dialect):
         except BaseException as error:
             if sent and not self._txcoord_refused(error, dbapi_connection):
                 self._txcoord_pop(state.dbapi_connection)
+                if self._txcoord_answered(error, dbapi_connection):
+                    with contextlib.suppress(Exception):  # somebody may use it again, and nothing of this may be in it
+                        super().do_rollback(dbapi_connection)
                 lost = error
                 state.end(lambda e: e.unknown(lost))
             else:
@@ -231,10 +234,11 @@ class WatchedDialect(Dialect):
 
     def _txcoord_refused(self, error: BaseException, dbapi_connection: Any) -> bool:
         """Whether the database itself answered that it does not commit."""
-        if not isinstance(error, self.loaded_dbapi.Error):
-            return False
-        lost = self.is_disconnect(error, dbapi_connection, None)
-        return not lost and dialect_of(self.name).refused(error)
+        return self._txcoord_answered(error, dbapi_connection) and dialect_of(self.name).refused(error)
+
+    def _txcoord_answered(self, error: BaseException, dbapi_connection: Any) -> bool:
+        """Whether an error is the database's answer, and no lost connection."""
+        return isinstance(error, self.loaded_dbapi.Error) and not self.is_disconnect(error, dbapi_connection, None)
 
     def do_rollback(self, dbapi_connection: Any) -> None:
         """ROLLBACK, then tell; a lost connection is rolled back by the database."""

@@ -64,7 +64,9 @@ class AtParticipant:
 
     def commit(self, commands: Sequence[Command]) -> Awaitable[None] | None:
         """See `BatchParticipant.commit`."""
-        return do(self.database, self._commit([(command.xid, branch_id) for command in commands for branch_id in changing(command)]))
+        return do(
+            self.database, self._commit([(command.xid, branch_id) for command in commands for branch_id in changing(command)])
+        )
 
     def rollback(self, command: Command) -> Awaitable[None] | None:
         """See `BatchParticipant.rollback`."""

@@ -213,7 +213,7 @@ class XaDialect(WatchedDialect):
             return super()._txcoord_refused(error, dbapi_connection)
         if isinstance(error, TxcoordError):
             return True
-        return isinstance(error, self.loaded_dbapi.Error) and not self.is_disconnect(error, dbapi_connection, None)
+        return self._txcoord_answered(error, dbapi_connection)
 
     def do_begin_twophase(self, connection: Connection, xid: Any) -> None:
         """Refuse what SQLAlchemy would prepare by itself, inside a global transaction."""
