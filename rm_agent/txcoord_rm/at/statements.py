@@ -135,7 +135,7 @@ class Statements(ABC):
             raise
 
     def _run_in_order(self, cursor: Any, statement: Statement, foreseen: frozenset[str] | None, run: Run) -> Result:
-        fresh, self._fresh = self._fresh, False
+        fresh, self._fresh = self._fresh or self.resource.capture.is_idle(cursor), False
         undoes = statement.verb is not Verb.LOCKING_READ
         if foreseen:
             may_wait = fresh or (self.resource.capture.waits and self._exact)

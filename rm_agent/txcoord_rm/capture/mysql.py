@@ -66,6 +66,10 @@ class MysqlCapture:
         self._branches: dict[tuple[str, int], _Branch] = {}
         self._lock = threading.Lock()
 
+    def is_idle(self, cursor: Any) -> bool:
+        """See `Capture.is_idle`: whatever has run has begun a transaction."""
+        return False
+
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`."""
         if statement.target is None:

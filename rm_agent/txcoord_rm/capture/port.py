@@ -85,6 +85,9 @@ class Capture(Protocol):
     savepoints: Savepoints | None
     """None: a statement that is rolled back to its savepoint does not give its row locks back, and so may not run again."""
 
+    def is_idle(self, cursor: Any) -> bool:
+        """Whether nothing is held in the database although statements have run, so that one may wait as if it was the first."""
+
     def admit(self, cursor: Any, statement: Statement) -> None:
         """Look at a statement that is not captured, before it runs as it is.
 

@@ -50,6 +50,10 @@ class SqliteCapture:
     def __init__(self) -> None:
         self._tables: dict[tuple[str, ...], SqliteTable] = {}
 
+    def is_idle(self, cursor: Any) -> bool:
+        """See `Capture.is_idle`: a SELECT whose rows have all been fetched holds nothing, if it began no transaction."""
+        return below(cursor, lambda own: Below(own).is_idle)
+
     def admit(self, cursor: Any, statement: Statement) -> None:
         """See `Capture.admit`: functions are built in, or the application's own.
 

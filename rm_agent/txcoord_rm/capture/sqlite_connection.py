@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import marshal
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.util import await_only
+from txcoord_proto.errors import LockConflictError
 from txcoord_sdk.dialects import sqlite_connection
 
 T = TypeVar("T")
 
 SEEN, TAKE = "txcoord_seen", "txcoord_take"
 """Functions of SQL: the first remembers its arguments, the second gives them away, all in one list."""
+_PROBE = "txcoord_probe"
 _HOLD_LOCK = "DELETE FROM main.txcoord_undo_log WHERE 0"
+
+
+def _nothing() -> None:
+    pass
 
 
 def below(cursor: Any, work: Callable[[Any], T]) -> T:
@@ -45,6 +52,21 @@ class Below:
         """Whether a local transaction is open, be it that it has neither read nor written."""
         return bool(self._connection.in_transaction)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no transaction is open, and no query is under way.
+
+        Nothing tells of such a query; but a function cannot be made another one as long as there is one.
+        """
+        if self.in_transaction:
+            return False
+        try:
+            self._connection.create_function(_PROBE, 0, _nothing)  # it may be the first time
+            self._connection.create_function(_PROBE, 0, _nothing)
+        except sqlite3.OperationalError:
+            return False
+        return True
+
     def open(self) -> None:
         """See to it that a local transaction is open."""
         if not self.in_transaction:
@@ -69,10 +91,23 @@ class Below:
 
         In one that is open, a statement that finds nothing to write takes the lock, and waits for it if nothing was read before;
         if we read first, the lock of one who reads might not become that of one who writes.
+
+        Raises:
+            LockConflictError: It has read, and another connection has written since, or is about to.
         """
-        began = not self.in_transaction
-        self.execute("BEGIN IMMEDIATE" if began else _HOLD_LOCK)
-        return began
+        if not self.in_transaction:
+            self.execute("BEGIN IMMEDIATE")
+            return True
+        try:
+            self.execute(_HOLD_LOCK)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            raise LockConflictError(
+                "this local transaction has read from the file, and another connection writes to it or has written since: roll "
+                "the transaction back and run it again; it can wait for the others if it begins with BEGIN IMMEDIATE"
+            ) from error
+        return False
 
     def take(self) -> tuple[int, list[Any]]:
         """How many rows the connection has changed so far, and the arguments of all calls of `SEEN` since the last time."""

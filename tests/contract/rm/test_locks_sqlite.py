@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection
+from txcoord_proto.errors import LockConflictError
 
 from tests.contract.rm.sqlite_database import Database, recognised
 
@@ -141,5 +142,5 @@ def test_a_transaction_that_is_open_already_can_still_write(database: Database) 
         database.captured(connection, "UPDATE acct SET bal = bal + 1 WHERE id = 1")
 
     database.local(deferred)
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
+    with pytest.raises(LockConflictError, match="another connection writes"):
         database.local(stale)

@@ -85,6 +85,10 @@ class PostgresqlCapture:
         self._long = lru_cache(64)(self._rewritten)
         self._foresight = lru_cache(_MANY)(_foresight)
 
+    def is_idle(self, cursor: Any) -> bool:
+        """See `Capture.is_idle`: whatever has run has begun a transaction."""
+        return False
+
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`."""
         assert statement.target is not None
