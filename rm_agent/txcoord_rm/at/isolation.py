@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from enum import StrEnum
+from typing import Any
 
+from sqlalchemy import Connection
 from txcoord_proto.errors import ConfigurationError
 
 from txcoord_rm.block import Block
@@ -25,6 +27,13 @@ _isolation: ContextVar[Isolation] = ContextVar("txcoord_isolation", default=Isol
 def reads_committed() -> bool:
     """Whether plain reads of the running code are global reads."""
     return _isolation.get() is Isolation.READ_COMMITTED
+
+
+def level_of(connection: Connection) -> str:
+    """The isolation level of a connection's local transactions in its database, as SQLAlchemy was told or has found it."""
+    dialect: Any = connection.dialect
+    default = getattr(dialect, "_on_connect_isolation_level", None) or dialect.default_isolation_level
+    return str(connection.get_execution_options().get("isolation_level", default))
 
 
 class isolation(Block[Isolation]):

@@ -23,7 +23,7 @@ from txcoord_sdk.transaction.effects import Invoke, Steps, adrive, drive
 from txcoord_rm.at.parking import DifferenceError
 from txcoord_rm.catalogue.facts import check_known, facts_on
 from txcoord_rm.undo.item import CorruptRecordError
-from txcoord_rm.undo.log import forget, metadata, undo, undo_log
+from txcoord_rm.undo.log import begin_undo, forget, metadata, undo, undo_log
 
 T = TypeVar("T")
 
@@ -35,7 +35,6 @@ UNDO_LOG = Retained(undo_log, undo_log.c.branch_id, undo_log.c.created_at)
 GATHER_SECONDS = 0.1
 _RETRIED_SECONDS = 3.0
 """How long a rollback meets deadlocks and held rows before it makes room for others and is tried again later."""
-_READ_COMMITTED = {"postgresql": ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED",)}
 _SHORT_WAIT = {"postgresql": ("SET LOCAL lock_timeout = '500ms'",)}
 """For commits: only another process that does the same, or a person, holds their records."""
 
@@ -143,12 +142,6 @@ def serve_second_phases(client: Client, database: Database, ready: Callable[[str
 def changing(command: Command) -> list[int]:
     """Branches of a command that may have changed rows."""
     return [branch.branch_id for branch in command.branches if branch.arguments != ONLY_LOCKS]
-
-
-def begin_undo(connection: Connection) -> None:
-    """Set the local transaction that begins with this so that it sees what others commit while it waits for them."""
-    for statement in _READ_COMMITTED.get(connection.dialect.name, ()):
-        connection.exec_driver_sql(statement)
 
 
 def _forget(connection: Connection, branches: list[tuple[str, int]]) -> None:

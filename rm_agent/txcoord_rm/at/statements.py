@@ -18,6 +18,7 @@ from txcoord_proto.errors import LockConflictError, TxcoordError
 from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.local_transaction import limits_lost
 
+from txcoord_rm.at.isolation import level_of
 from txcoord_rm.at.resource import Resource
 from txcoord_rm.capture.port import Entry, Result, UnrecordedError
 from txcoord_rm.catalogue.table import Table
@@ -51,7 +52,9 @@ class Statements(ABC):
         self._held: set[str] = set()
         self._owed: set[str] = set()
         """Keys of rows that were inserted; they are asked for with the next ones, at the latest at the commit."""
-        self._exact = True
+        self._reads_lock = resource.capture.savepoints is None and resource.capture.waits and level_of(connection) == "SERIALIZABLE"
+        """Whether the database locks rows that are only read."""
+        self._exact = fresh or not self._reads_lock
         """Whether the database has locked nothing but the rows whose global locks are held."""
         self._marked = False
         """Whether the last savepoint of the local transaction is ours."""
@@ -69,6 +72,7 @@ class Statements(ABC):
         self._fresh = False
         if verb in (Verb.SAVEPOINT, Verb.RELEASE, Verb.ROLLBACK_TO):
             self._marked = False
+        self._exact &= not self._reads_lock
         if verb is Verb.ROLLBACK_TO:
             self._again = True
             self._forget_limits()
@@ -112,6 +116,8 @@ class Statements(ABC):
 
     def _foreseen(self, cursor: Any, statement: Statement, table: Table, rows: list[Any]) -> frozenset[str] | None:
         every: set[str] = set()
+        if self._reads_lock:
+            return None
         for parameters in rows:
             keys = self.resource.capture.foreseen(cursor, statement, table, parameters)
             if keys is None:

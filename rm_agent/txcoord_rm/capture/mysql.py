@@ -17,7 +17,7 @@ from txcoord_sdk.dialects import dialect_of
 
 from txcoord_rm.capture.mysql_change import Change
 from txcoord_rm.capture.mysql_check import SETTINGS, assigned, check, check_settings, events
-from txcoord_rm.capture.mysql_foresight import pinned
+from txcoord_rm.capture.mysql_foresight import locks_only, pinned
 from txcoord_rm.capture.mysql_insert import Insert
 from txcoord_rm.capture.mysql_keys import Keys
 from txcoord_rm.capture.mysql_run import together
@@ -105,7 +105,8 @@ class MysqlCapture:
     def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
         """See `Capture.run`."""
         with self._sure(cursor, statement, entry) as sure:
-            return self._one(cursor, statement, sure, parameters, entry)
+            result = self._one(cursor, statement, sure, parameters, entry)
+            return replace(result, exact=locks_only(statement, sure, parameters, bool(result.keys)))
 
     def _one(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
         flavour = self._flavour.given(parameters)
@@ -121,7 +122,9 @@ class MysqlCapture:
             return Result(frozenset(), 0)
         with self._sure(cursor, statement, entry) as sure:
             at_once = self._at_once(cursor, statement, sure, rows, entry)
-            return at_once or self._one_by_one(cursor, statement, sure, rows, entry)
+            result = at_once or self._one_by_one(cursor, statement, sure, rows, entry)
+            exact = statement.verb is Verb.INSERT and locks_only(statement, sure, None, True)
+            return replace(result, exact=exact)
 
     def _one_by_one(self, cursor: Any, statement: Statement, table: Table, rows: Sequence[Any], entry: Entry) -> Result:
         first = self._one(cursor, statement, table, rows[0], entry)

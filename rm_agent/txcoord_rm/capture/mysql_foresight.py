@@ -5,16 +5,20 @@ Looking would begin the transaction's snapshot: what it then reads would be olde
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from txcoord_rm.capture.mysql_check import assigned
 from txcoord_rm.capture.mysql_values import canonical, is_text, is_whole_number, of_column, text_constant
 from txcoord_rm.catalogue.table import Column, Table
 from txcoord_rm.sql.lexer import Kind, Token
-from txcoord_rm.sql.statement import Statement
+from txcoord_rm.sql.statement import Statement, Verb
 
+_FURTHER = re.compile(r"\b(select|with)\b", re.IGNORECASE)
+"""Rows of other tables may be read, and locked."""
 _MANY = 10_000
 """Rows of one condition of which the keys are worked out."""
 
@@ -68,6 +72,29 @@ def pinned(cursor: Any, statement: Statement, table: Table, parameter_rows: Sequ
         for parameters in parameter_rows
     ]
     return pins(cursor, table.primary_key, keys)
+
+
+def locks_only(statement: Statement, table: Table, parameters: Any, found: bool) -> bool:
+    """Whether InnoDB locks nothing for a statement but the rows that it changes.
+
+    It locks all that it scans, and the gap where it finds nothing: so only one whole primary key is certain, and what is new.
+
+    Args:
+        statement: Without foreign keys it is right; the row to which a new one refers is locked as well.
+        table: Its target.
+        parameters: Its own.
+        found: Whether it has changed anything.
+    """
+    if _FURTHER.search(statement.sql):
+        return False
+    if statement.verb is Verb.INSERT:
+        return not statement.either and not statement.assigned
+    equal = {equality.column.lower(): equality.values for equality in statement.equalities}
+    for name in table.primary_key:
+        tokens = equal.get(name.lower(), ())
+        if len(tokens) != 1 or said(statement, table.column(name), tokens[0], parameters) is None:
+            return False
+    return found and table.follows(assigned(statement, table)).isdisjoint(table.primary_key)
 
 
 def pins(cursor: Any, columns: tuple[str, ...], keys: Sequence[Sequence[Sequence[Value | None]]]) -> list[list[Pin]] | None:

@@ -17,14 +17,13 @@ from txcoord_sdk.database import Database
 from txcoord_sdk.participant import ParkError
 
 from txcoord_rm.at.parking import DifferenceError
-from txcoord_rm.at.participant import begin_undo
 from txcoord_rm.catalogue.facts import facts_on
 from txcoord_rm.commands.coordinator import with_client
 from txcoord_rm.commands.database import database_option, opened
 from txcoord_rm.commands.shown import show_differences, show_records, undo_logs
 from txcoord_rm.undo import operator
 from txcoord_rm.undo.item import CorruptRecordError, UndoRecord
-from txcoord_rm.undo.log import undo
+from txcoord_rm.undo.log import begin_undo, undo
 from txcoord_rm.undo.restorer import Difference
 
 log = logging.getLogger(__name__)

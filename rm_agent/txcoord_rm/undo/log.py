@@ -22,7 +22,7 @@ from txcoord_rm.undo.restorer import Difference, Facts, Restorer
 from txcoord_rm.undo.schema import metadata, undo_log
 from txcoord_rm.undo.sqlite import SqliteUndo
 
-__all__ = ["Difference", "Facts", "forget", "metadata", "undo", "undo_log"]
+__all__ = ["Difference", "Facts", "begin_undo", "forget", "metadata", "undo", "undo_log"]
 
 _FAMILIES: dict[str, Callable[[Connection], FamilyUndo]] = {
     "postgresql": PostgresqlUndo,
@@ -69,6 +69,11 @@ def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Fac
     if not differences:
         mark_undone(connection, branch_ids)
     return differences
+
+
+def begin_undo(connection: Connection) -> None:
+    """Set the isolation level of the local transaction that begins with this; see `FamilyUndo.begin`."""
+    family_of(connection).begin()
 
 
 def family_of(connection: Connection) -> FamilyUndo:

@@ -21,7 +21,7 @@ from txcoord_rm.undo.port import Undone
 
 _BY_STATEMENT = "SELECT @@log_bin AND @@SESSION.binlog_format = 'STATEMENT'"
 """Then nothing may be written at READ COMMITTED, which else keeps gaps between rows free for others."""
-_READ_COMMITTED = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"  # of the transaction that the next statement begins
+_LEVELS = "READ COMMITTED", "REPEATABLE READ"  # never SERIALIZABLE, at which rows that are only read are locked, too
 _SETTINGS = (
     "SET NAMES utf8mb4",
     # Not strict: zero dates and the like were there before. What the database makes of a row is read again.
@@ -47,10 +47,14 @@ class MysqlUndo:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    def begin(self) -> None:
+        """See `FamilyUndo.begin`: a session's level, which is that of the transaction that the next statement begins."""
+        ((by_statement,),) = self._run(_BY_STATEMENT)
+        self._run(f"SET SESSION TRANSACTION ISOLATION LEVEL {_LEVELS[bool(by_statement)]}")
+
     def prepare(self) -> None:
         """See `FamilyUndo.prepare`."""
-        ((by_statement,),) = self._run(_BY_STATEMENT)
-        for statement in _SETTINGS if by_statement else (_READ_COMMITTED, *_SETTINGS):
+        for statement in _SETTINGS:
             self._run(statement)
 
     def images(self, row: Any) -> tuple[tuple[Image | None, ...], tuple[Image | None, ...]]:

@@ -37,6 +37,12 @@ class FamilyUndo(Protocol):
     at_once: int
     """Changes that a call is given at most."""
 
+    def begin(self) -> None:
+        """Set the isolation level of the transaction that begins with this.
+
+        It sees what others commit while it waits for them, and locks no more than it writes.
+        """
+
     def prepare(self) -> None:
         """Set what the session needs so that images mean what they did, and so that no lock is waited for without end."""
 

@@ -35,6 +35,10 @@ class PostgresqlUndo:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    def begin(self) -> None:
+        """See `FamilyUndo.begin`."""
+        self._connection.execute(text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
+
     def prepare(self) -> None:
         """See `FamilyUndo.prepare`: until the transaction's end."""
         self._connection.execute(_SETTINGS)

@@ -16,7 +16,7 @@ from txcoord_sdk.local_transaction import WatchedDialect, commits_by_itself, enl
 from txcoord_sdk.tcc.branch import current_branch
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
-from txcoord_rm.at.isolation import reads_committed
+from txcoord_rm.at.isolation import level_of, reads_committed
 from txcoord_rm.at.joining import check_same, written_before
 from txcoord_rm.xa.branch import XaBranch
 from txcoord_rm.xa.locked import LockedXaBranch
@@ -152,9 +152,7 @@ class XaDialect(WatchedDialect):
                 "this local transaction has savepoints from before the global one began, and has to be begun anew for XA: begin "
                 "the global transaction before it"
             )
-        options = connection.get_execution_options()
-        level = options.get("isolation_level", getattr(self, "_on_connect_isolation_level", None) or self.default_isolation_level)
-        if level == "SERIALIZABLE":
+        if level_of(connection) == "SERIALIZABLE":
             raise ConfigurationError(
                 "this local transaction has read before the global one began, and what it read would not stay as it was "
                 "(isolation level SERIALIZABLE): begin the global transaction before it"

@@ -19,7 +19,7 @@ from txcoord_rm.sql.flavour import Binds, Family, Flavour
 from txcoord_rm.sql.recogniser import Recogniser
 from txcoord_rm.sql.statement import Statement
 from txcoord_rm.undo.images import decode
-from txcoord_rm.undo.log import metadata, undo
+from txcoord_rm.undo.log import begin_undo, metadata, undo
 from txcoord_rm.undo.restorer import Difference
 
 FLAVOUR = Flavour(Family.MYSQL, Binds.PERCENT, backslashes=True)
@@ -134,6 +134,7 @@ class Maria:
 
         def job(connection: Connection) -> list[Difference]:
             cursor = connection.connection.cursor()
+            begin_undo(connection)
             found = undo(connection, "x", branch_ids, lambda name: self.known(cursor, *name))
             if found:
                 connection.rollback()

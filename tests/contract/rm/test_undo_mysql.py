@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy.exc import DBAPIError
+from txcoord_rm.at.participant import _forget as forget_commits
 from txcoord_rm.capture.port import Entry
 from txcoord_rm.undo.item import CorruptRecordError
 from txcoord_rm.undo.log import forget
@@ -327,3 +328,22 @@ def test_ten_thousand_rows_go_back_within_two_seconds(maria: Maria) -> None:
         assert maria.undo(branch) == []
         assert time.monotonic() - begun < (6 if "ORDER" in sql else 2), sql
         assert maria.state("big") == before
+
+
+def test_where_reads_lock_the_deletion_of_records_holds_up_nobody(maria: Maria) -> None:
+    """It reads which there are, and a phase one may be about to write one beside them."""
+    first = maria.branch("UPDATE acct SET bal = 1 WHERE id = 1")
+    engine = maria.engine()
+    with engine.connect().execution_options(isolation_level="SERIALIZABLE") as connection:
+        forget_commits(connection, [("x", first), ("x", first + 2)])
+        engine_of_others = maria.engine()
+        with engine_of_others.begin() as other:
+            other.exec_driver_sql("SET innodb_lock_wait_timeout = 1")
+            other.exec_driver_sql(
+                "INSERT INTO txcoord_undo_log (branch_id, seq, state, xid, format, created_at) "
+                f"VALUES ({first + 1}, 1, 'GUARD', 'x', 1, 0)"
+            )
+        engine_of_others.dispose()
+        connection.commit()
+    engine.dispose()
+    assert maria.log() == [(first + 1, 1, "GUARD")]

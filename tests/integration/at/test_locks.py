@@ -139,6 +139,52 @@ def test_who_is_still_reading_from_sqlite_does_not_wait(bank: World, pool: Threa
     assert holder.ended_in < 1.0
 
 
+@pytest.mark.parametrize("by_key", [True, False])
+def test_a_waiter_that_has_locked_more_than_it_wrote_does_not_hold_up_the_rollback(
+    bank: World, pool: ThreadPoolExecutor, by_key: bool
+) -> None:
+    def scan_and_pay(session: Session) -> None:
+        pay(2, 5, by_key=False)(session)
+        pay(1, 1, by_key)(session)
+
+    holder = Holder(bank, pool, pay(1, 10))
+    second = pool.submit(bank.globally, scan_and_pay)
+    if bank.resource.capture.redoes:
+        waits(bank, second)
+    else:
+        assert isinstance(second.exception(bank.resource.lock_wait / 2), LockConflictError), "it holds rows of the other one"
+    holder.end(undo=True)
+    assert holder.ended_in < 1.0
+    if bank.resource.capture.redoes:
+        second.result(SECONDS)
+
+
+@pytest.mark.parametrize("sync_world", ["mariadb+pymysql"], indirect=True)
+@pytest.mark.parametrize("by_key", [True, False])
+@pytest.mark.parametrize("reads", [True, False])
+def test_at_serializable_nobody_waits_who_has_read(bank: World, pool: ThreadPoolExecutor, by_key: bool, reads: bool) -> None:
+    engine = bank.engine.execution_options(isolation_level="SERIALIZABLE")
+
+    def globally() -> None:
+        with bank.client.global_transaction(name="serializable"), Session(engine) as session:
+            if reads:
+                session.execute(text("SELECT owner FROM account WHERE id = 1")).all()
+            pay(1, 1, by_key)(session)
+            session.commit()
+
+    holder = Holder(bank, pool, pay(1, 10))
+    second = pool.submit(globally)
+    if reads:
+        assert isinstance(second.exception(bank.resource.lock_wait / 2), LockConflictError)
+    else:
+        waits(bank, second)
+    holder.end(undo=True)
+    assert holder.ended_in < 1.0
+    if not reads:
+        second.result(SECONDS)
+    assert balances(bank) == [100 if reads else 101, 100, 100]
+
+
 def test_a_row_that_is_held_is_told_after_the_lock_wait(bank: World, pool: ThreadPoolExecutor) -> None:
     holder = Holder(bank, pool, pay(1, 10))
     bank.resource.lock_wait = 0.2
