@@ -18,7 +18,7 @@ from txcoord_rm.undo.record import fields
 _SETTINGS = text(
     "SELECT set_config('datestyle', 'ISO, MDY', true), set_config('extra_float_digits', '1', true), "
     "set_config('intervalstyle', 'postgres', true), set_config('row_security', 'off', true), "
-    "set_config('lock_timeout', '2s', true)"
+    "set_config('array_nulls', 'on', true), set_config('lock_timeout', '2s', true)"
 )
 
 

@@ -377,3 +377,19 @@ def _branch(database: Database, chance: random.Random) -> int:
         return database.branch(*chance.choices(statements, k=3))
     except psycopg.IntegrityError:
         return 0
+
+
+def test_arrays_with_nulls_come_back_whatever_the_session_makes_of_them(database: Database) -> None:
+    database.plain(
+        "CREATE TABLE arrays (id int PRIMARY KEY, texts text[], numbers int[])",
+        "INSERT INTO arrays VALUES (1, ARRAY['a', NULL, 'NULL'], ARRAY[1, NULL]), (2, ARRAY[NULL], NULL)",
+        f'ALTER DATABASE "{database.engine.url.database}" SET array_nulls = off',
+    )
+    database.engine.dispose()
+    before = database.rows("arrays")
+    branch = database.branch("UPDATE arrays SET texts = ARRAY['x', NULL], numbers = ARRAY[NULL, 2]", "DELETE FROM arrays")
+    assert database.undo(branch) == []
+    assert database.rows("arrays") == before
+    counted = "SELECT FROM arrays WHERE array_position(texts, NULL) IS NOT NULL"
+    with database.engine.connect() as connection:
+        assert len(connection.exec_driver_sql(counted).all()) == 2, "no text that says NULL"
