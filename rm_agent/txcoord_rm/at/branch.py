@@ -43,8 +43,6 @@ class LocalBranch(Statements):
         self.transaction = transaction
         self._id = 0
         self._registered = False
-        self.begun = False
-        """Whether a statement of it has run in the local transaction."""
 
     def _limit(self) -> int:
         """Milliseconds that the database is to be told, 0: it has been told."""
@@ -56,7 +54,7 @@ class LocalBranch(Statements):
                 self._id = self.resource.wait(self.transaction.branch_id_steps())
             self.transaction.local_opened(self, self.resource.where)
         entry = Entry(self.transaction.known_xid, self._id, not self.begun, self._again, self._limit())
-        self.begun, self._again = True, False
+        self._again = False
         return entry
 
     def _roll_back(self, cursor: Any) -> None:

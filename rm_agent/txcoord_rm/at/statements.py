@@ -58,8 +58,8 @@ class Statements(ABC):
         """Whether the database has locked nothing but the rows whose global locks are held."""
         self._marked = False
         """Whether the last savepoint of the local transaction is ours."""
-        self._ran = False
-        """Whether a captured statement has run in it, and succeeded."""
+        self.begun = False
+        """Whether a captured statement has run in the local transaction, and has not failed."""
         self._again = False
         """Whether it has been rolled back to a savepoint since the last statement."""
         self._lost: BaseException | None = None
@@ -82,7 +82,7 @@ class Statements(ABC):
         if self.resource.capture.savepoints is None:
             self._exact = False
             dialect = dialect_of(self.connection.dialect.name)
-            if dialect.transient(error) or (self._ran and dialect.has_ended(self.connection.connection.dbapi_connection)):
+            if dialect.transient(error) or (self.begun and dialect.has_ended(self.connection.connection.dbapi_connection)):
                 self._lost = error
 
     def execute(self, cursor: Any, statement: Statement, parameters: Any) -> Result:
@@ -161,7 +161,7 @@ class Statements(ABC):
             result = run(self._entry(cursor, undoes))
             self._lock_rest(result.keys, undoes)
         self._exact &= result.exact
-        self._ran = True
+        self.begun = True
         return result
 
     def _run_again(self, cursor: Any, run: Run, undoes: bool, back: Callable[[Any], object]) -> Result:

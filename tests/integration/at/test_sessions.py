@@ -39,6 +39,21 @@ def all_of(world: World) -> list[tuple[Any, ...]]:
 # ---------------------------------------------------------------- savepoints
 
 
+@pytest.mark.parametrize("world", ["postgres18+psycopg", "postgres18+asyncpg", "postgres+psycopg"], indirect=True)
+def test_settings_that_would_falsify_images_are_found_again_after_a_savepoint(accounts: World) -> None:
+    def work(session: Session) -> None:
+        cursor = session.connection().connection.cursor()
+        cursor.execute("SET LOCAL DateStyle = 'SQL, DMY'")  # below us: nothing sees it
+        session.execute(text("SAVEPOINT here"))
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="DateStyle"):
+                session.execute(text("UPDATE account SET balance = 1 WHERE id = 1"))
+            session.execute(text("ROLLBACK TO SAVEPOINT here"))
+
+    accounts.globally(work)
+    assert accounts.rows("SELECT balance FROM account WHERE id = 1") == [(100,)]
+
+
 def test_a_savepoint_that_is_rolled_back_leaves_nothing_to_undo(accounts: World) -> None:
     def work(session: Session) -> None:
         first = session.begin_nested()
