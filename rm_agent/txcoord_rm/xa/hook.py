@@ -19,10 +19,10 @@ from txcoord_sdk.transaction.transaction import GlobalTransaction
 from txcoord_rm.at.isolation import level_of, reads_committed
 from txcoord_rm.at.joining import check_same, written_before
 from txcoord_rm.xa.branch import XaBranch
+from txcoord_rm.xa.effects import Effect
 from txcoord_rm.xa.locked import LockedXaBranch
 from txcoord_rm.xa.mode import Mode, current_mode
 from txcoord_rm.xa.preparation import Preparation
-from txcoord_rm.xa.statements import Effect
 
 if TYPE_CHECKING:
     from txcoord_rm.xa.resource import XaResource
@@ -111,7 +111,7 @@ class XaDialect(WatchedDialect):
                 "in mode 'at', and say `with txcoord_rm.mode('xa'):` for blocks of the other mode"
             )
         connection: Connection = context.root_connection
-        effect = xa.statements.effect(statement, parameters)
+        effect = xa.effects.effect(statement, parameters)
         branch = xa_branch(open_state(connection))
         assert not isinstance(branch, LockedXaBranch), "its statements are captured"
         if branch is not None and not branch.writes and branch.transaction is not transaction:

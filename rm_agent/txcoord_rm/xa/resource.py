@@ -12,13 +12,13 @@ from txcoord_proto.errors import ConfigurationError
 
 from txcoord_rm.at.resource import Resource
 from txcoord_rm.capture.families import flavour_of
+from txcoord_rm.xa.effects import Effects
 from txcoord_rm.xa.identifier import Identifier
 from txcoord_rm.xa.kept import kept
 from txcoord_rm.xa.mode import Mode
 from txcoord_rm.xa.mysql import MysqlPreparing
 from txcoord_rm.xa.port import Preparing
 from txcoord_rm.xa.postgresql import PostgresqlPreparing
-from txcoord_rm.xa.statements import Statements
 
 
 def preparing_for(dialect: Dialect) -> Preparing:
@@ -59,7 +59,7 @@ class XaResource:
         self.resource = resource
         self.mode = mode
         self.preparing = preparing_for(dialect)
-        self.statements = Statements(flavour_of(dialect), resource.database.dialect)
+        self.effects = Effects(flavour_of(dialect), resource.database.dialect)
         self.locks = mode is Mode.AT
         """Whether its branches take global locks: they do where this process uses AT mode on the database as well."""
         if self.preparing.keeps:

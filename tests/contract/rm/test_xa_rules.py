@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import make_url
 from txcoord_proto.errors import ConfigurationError, UnsupportedSqlError
 from txcoord_rm.capture.families import flavour_of
+from txcoord_rm.xa.effects import Effect, Effects
 from txcoord_rm.xa.identifier import Identifier, parse, parse_parts
 from txcoord_rm.xa.mode import Mode, current_mode, mode
 from txcoord_rm.xa.outcome import StillPreparedError, check_ended
-from txcoord_rm.xa.statements import Effect, Statements
 from txcoord_sdk.dialects import dialect_of
 from txcoord_sdk.fence.fence import FenceState
 from txcoord_sdk.participant import ParkError
@@ -86,9 +86,9 @@ def test_what_is_none_of_ours_is_not_read(text: str) -> None:
 
 
 @pytest.fixture(params=["postgresql+psycopg", "mysql+pymysql"])
-def statements(request: pytest.FixtureRequest) -> Statements:
+def statements(request: pytest.FixtureRequest) -> Effects:
     dialect = make_url(f"{request.param}://host/db").get_dialect()()
-    return Statements(flavour_of(dialect), dialect_of(dialect.name))
+    return Effects(flavour_of(dialect), dialect_of(dialect.name))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def statements(request: pytest.FixtureRequest) -> Statements:
         "WITH a AS (SELECT 1) SELECT * FROM a",
     ],
 )  # fmt: skip
-def test_what_only_reads(statements: Statements, sql: str) -> None:
+def test_what_only_reads(statements: Effects, sql: str) -> None:
     assert statements.effect(sql, ()) is Effect.READS
 
 
@@ -110,12 +110,12 @@ def test_what_only_reads(statements: Statements, sql: str) -> None:
         "WITH a AS (DELETE FROM t RETURNING *) SELECT * FROM a", "SELECT nextval('s')", "DO SLEEP(1)", "SELECT a INTO b FROM t",
     ],
 )  # fmt: skip
-def test_what_may_change_something(statements: Statements, sql: str) -> None:
+def test_what_may_change_something(statements: Effects, sql: str) -> None:
     assert statements.effect(sql, ()) is Effect.CHANGES
 
 
 @pytest.mark.parametrize("sql", ["COMMIT", "commit", "/* a */ ROLLBACK", "XA PREPARE 'a'", "BEGIN", "END", "SELECT 1; COMMIT"])
-def test_what_ends_the_transaction_is_refused(statements: Statements, sql: str) -> None:
+def test_what_ends_the_transaction_is_refused(statements: Effects, sql: str) -> None:
     with pytest.raises(UnsupportedSqlError):
         statements.effect(sql, ())
 
@@ -123,7 +123,7 @@ def test_what_ends_the_transaction_is_refused(statements: Statements, sql: str) 
 def test_ddl_is_refused_where_it_commits() -> None:
     for name, effect in (("postgresql+psycopg", Effect.CHANGES), ("mysql+pymysql", None)):
         dialect = make_url(f"{name}://host/db").get_dialect()()
-        statements = Statements(flavour_of(dialect), dialect_of(dialect.name))
+        statements = Effects(flavour_of(dialect), dialect_of(dialect.name))
         if effect is None:
             with pytest.raises(UnsupportedSqlError, match="commits before it"):
                 statements.effect("CREATE TABLE a (b integer)", None)

@@ -54,7 +54,7 @@ _HARMLESS = frozenset(f"{_WORDS} {_FUNCTIONS}".split())
 _END = "it would end the local transaction unseen", "use commit() and rollback() of the connection or session"
 
 
-class Statements:
+class Effects:
     """Of one engine. It remembers texts: those of SQLAlchemy come again and again.
 
     Args:
