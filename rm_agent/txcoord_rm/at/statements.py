@@ -52,7 +52,9 @@ class Statements(ABC):
         self._held: set[str] = set()
         self._owed: set[str] = set()
         """Keys of rows that were inserted; they are asked for with the next ones, at the latest at the commit."""
-        self._reads_lock = resource.capture.savepoints is None and resource.capture.waits and level_of(connection) == "SERIALIZABLE"
+        self._reads_lock = (
+            resource.capture.savepoints is None and resource.capture.waits and level_of(connection) == "SERIALIZABLE"
+        )
         """Whether the database locks rows that are only read."""
         self._exact = fresh or not self._reads_lock
         """Whether the database has locked nothing but the rows whose global locks are held."""

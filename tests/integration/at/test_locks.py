@@ -149,13 +149,13 @@ def test_a_waiter_that_has_locked_more_than_it_wrote_does_not_hold_up_the_rollba
 
     holder = Holder(bank, pool, pay(1, 10))
     second = pool.submit(bank.globally, scan_and_pay)
-    if bank.resource.capture.redoes:
+    if bank.resource.capture.savepoints is not None:
         waits(bank, second)
     else:
         assert isinstance(second.exception(bank.resource.lock_wait / 2), LockConflictError), "it holds rows of the other one"
     holder.end(undo=True)
     assert holder.ended_in < 1.0
-    if bank.resource.capture.redoes:
+    if bank.resource.capture.savepoints is not None:
         second.result(SECONDS)
 
 

@@ -157,8 +157,8 @@ def test_a_command_with_xa_branches_of_two_processes_goes_to_both(service: Servi
     transaction = service.books.begin()
     for name in ("service-1", "service-2"):
         service.books.caller.name = name
-        _, branch = service.books.register(transaction.xid, STOCK, BranchType.XA)
-        service.books.report(transaction.xid, branch)
+        _, branch_id = service.books.register(transaction.xid, STOCK, BranchType.XA)
+        service.books.report(transaction.xid, branch_id)
     service.books.rollback(transaction.xid)
     service.books.commit_group()
     service.dispatcher.dispatch(transaction)
