@@ -72,8 +72,8 @@ def undo(connection: Connection, xid: str, branch_ids: Sequence[int], facts: Fac
 
 
 def begin_undo(connection: Connection) -> None:
-    """Set the isolation level of the local transaction that begins with this; see `FamilyUndo.begin`."""
-    family_of(connection).begin()
+    """Set the isolation level of the local transaction that begins with this; see `FamilyUndo.set_level`."""
+    family_of(connection).set_level()
 
 
 def family_of(connection: Connection) -> FamilyUndo:

@@ -47,8 +47,8 @@ class MysqlUndo:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def begin(self) -> None:
-        """See `FamilyUndo.begin`: a session's level, which is that of the transaction that the next statement begins."""
+    def set_level(self) -> None:
+        """See `FamilyUndo.set_level`: a session's level, which is that of the transaction that the next statement begins."""
         ((by_statement,),) = self._run(_BY_STATEMENT)
         self._run(f"SET SESSION TRANSACTION ISOLATION LEVEL {_LEVELS[bool(by_statement)]}")
 

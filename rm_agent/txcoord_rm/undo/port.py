@@ -37,7 +37,7 @@ class FamilyUndo(Protocol):
     at_once: int
     """Changes that a call is given at most."""
 
-    def begin(self) -> None:
+    def set_level(self) -> None:
         """Set the isolation level of the transaction that begins with this.
 
         It sees what others commit while it waits for them, and locks no more than it writes.

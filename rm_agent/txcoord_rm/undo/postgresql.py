@@ -35,8 +35,8 @@ class PostgresqlUndo:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def begin(self) -> None:
-        """See `FamilyUndo.begin`."""
+    def set_level(self) -> None:
+        """See `FamilyUndo.set_level`."""
         self._connection.execute(text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
 
     def prepare(self) -> None:

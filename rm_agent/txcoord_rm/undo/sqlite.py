@@ -45,8 +45,8 @@ class SqliteUndo:
         self._asked: list[tuple[str, tuple[object, ...]]] = []
         """Queries, with their parameters, that find rows which refer to nothing."""
 
-    def begin(self) -> None:
-        """See `FamilyUndo.begin`: there is one level, at which nobody else writes."""
+    def set_level(self) -> None:
+        """See `FamilyUndo.set_level`: there is one level, at which nobody else writes."""
 
     def prepare(self) -> None:
         """See `FamilyUndo.prepare`: the lock is taken before anything is read, so that nobody writes in between."""
