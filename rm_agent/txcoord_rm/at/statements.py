@@ -22,6 +22,7 @@ from txcoord_rm.at.isolation import level_of
 from txcoord_rm.at.resource import Resource
 from txcoord_rm.capture.port import Entry, Result, UnrecordedError
 from txcoord_rm.catalogue.table import Table
+from txcoord_rm.sql.patience import patience
 from txcoord_rm.sql.statement import Statement, Verb
 
 _LONGEST_KEY = 400
@@ -116,6 +117,11 @@ class Statements(ABC):
             lambda entry: capture.run_many(cursor, statement, table, rows, entry),
         )
 
+    def _patience(self, statement: Statement, fresh: bool) -> float:
+        """Seconds that a statement may wait before it runs."""
+        may_wait = fresh or (self.resource.capture.waits and self._exact)
+        return min(patience(statement), self.resource.lock_wait) if may_wait else 0.0
+
     def _foreseen(self, cursor: Any, statement: Statement, table: Table, rows: list[Any]) -> frozenset[str] | None:
         every: set[str] = set()
         if self._reads_lock:
@@ -146,19 +152,18 @@ class Statements(ABC):
         fresh, self._fresh = self._fresh or self.resource.capture.is_idle(cursor), False
         undoes = statement.verb is not Verb.LOCKING_READ
         if foreseen:
-            may_wait = fresh or (self.resource.capture.waits and self._exact)
-            self._lock(foreseen, undoes, self.resource.lock_wait if may_wait else 0.0)
+            self._lock(foreseen, undoes, self._patience(statement, fresh))
             result = run(self._entry(cursor, undoes))
             self._lock_rest(result.keys, undoes)
         elif statement.verb is Verb.INSERT and not statement.assigned:
             result = run(self._entry(cursor, undoes))
             self._owed |= {short(key) for key in result.keys}  # be they held: their branch may not be registered
         elif fresh:
-            result = self._run_again(cursor, run, undoes, self._roll_back)
+            result = self._run_again(cursor, statement, run, self._roll_back)
         elif (savepoints := self.resource.capture.savepoints) is not None:
             savepoints.mark(cursor, self._marked)
             self._marked = True
-            result = self._run_again(cursor, run, undoes, savepoints.back)
+            result = self._run_again(cursor, statement, run, savepoints.back)
         else:
             result = run(self._entry(cursor, undoes))
             self._lock_rest(result.keys, undoes)
@@ -166,8 +171,9 @@ class Statements(ABC):
         self.begun = True
         return result
 
-    def _run_again(self, cursor: Any, run: Run, undoes: bool, back: Callable[[Any], object]) -> Result:
+    def _run_again(self, cursor: Any, statement: Statement, run: Run, back: Callable[[Any], object]) -> Result:
         """Run a statement whose rows are not known before; where somebody holds one, give them back, wait, and run it again."""
+        undoes, wait = statement.verb is not Verb.LOCKING_READ, min(patience(statement), self.resource.lock_wait)
         while True:
             result = run(self._entry(cursor, undoes))
             try:
@@ -176,7 +182,7 @@ class Statements(ABC):
                 self._lost = None
                 back(cursor)
                 self._forget_limits()
-                self._lock(result.keys, undoes, self.resource.lock_wait)
+                self._lock(result.keys, undoes, wait)
             else:
                 return result
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from txcoord_rm.capture.mysql_check import SETTINGS, assigned, check, check_sett
 from txcoord_rm.capture.mysql_foresight import locks_only, pinned
 from txcoord_rm.capture.mysql_insert import Insert
 from txcoord_rm.capture.mysql_keys import Keys
+from txcoord_rm.capture.mysql_read import LockingRead
 from txcoord_rm.capture.mysql_run import together
 from txcoord_rm.capture.port import Entry, Result, Savepoints
 from txcoord_rm.catalogue.mysql import MysqlCatalogue
@@ -72,8 +73,6 @@ class MysqlCapture:
 
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`."""
-        if statement.target is None:
-            raise refuse(statement.sql, "global locks of a locking read are not taken here", "UPDATE rows that are to be locked")
         if not self._database:
             cursor.execute("SELECT DATABASE()")
             self._database = str(cursor.fetchall()[0][0] or "")
@@ -90,6 +89,10 @@ class MysqlCapture:
 
     def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
         """See `Capture.foreseen`."""
+        if statement.verb is Verb.LOCKING_READ:
+            self.admit(cursor, statement)
+            tables = [self._table(cursor, read, self._database) for read in _each(statement)]
+            return LockingRead(cursor, statement, tables, parameters, self._flavour.given(parameters)).foreseen()
         self._check(cursor, statement, table)
         (event,) = events(statement)
         keys = Keys(table, event, table.follows(assigned(statement, table)))
@@ -104,9 +107,18 @@ class MysqlCapture:
 
     def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
         """See `Capture.run`."""
+        if statement.verb is Verb.LOCKING_READ:
+            return self._read(cursor, statement, parameters, entry)
         with self._sure(cursor, statement, entry) as sure:
             result = self._one(cursor, statement, sure, parameters, entry)
             return replace(result, exact=locks_only(statement, sure, parameters, bool(result.keys)))
+
+    def _read(self, cursor: Any, statement: Statement, parameters: Any, entry: Entry) -> Result:
+        with ExitStack() as stack:
+            tables = [stack.enter_context(self._sure(cursor, read, entry)) for read in _each(statement)]
+            result = LockingRead(cursor, statement, tables, parameters, self._flavour.given(parameters)).run()
+            alone = len(tables) == 1 and locks_only(statement, tables[0], parameters, bool(result.keys))
+            return replace(result, exact=alone)
 
     def _one(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
         flavour = self._flavour.given(parameters)
@@ -120,6 +132,8 @@ class MysqlCapture:
         """See `Capture.run_many`."""
         if not rows:
             return Result(frozenset(), 0)
+        if statement.verb is Verb.LOCKING_READ:
+            return together([self._read(cursor, statement, row, entry) for row in rows])
         with self._sure(cursor, statement, entry) as sure:
             at_once = self._at_once(cursor, statement, sure, rows, entry)
             result = at_once or self._one_by_one(cursor, statement, sure, rows, entry)
@@ -150,7 +164,8 @@ class MysqlCapture:
         return table
 
     def _check(self, cursor: Any, statement: Statement, table: Table) -> None:
-        check(statement, table)
+        if statement.verb is not Verb.LOCKING_READ:
+            check(statement, table)
         self.admit(cursor, statement)
 
     @contextmanager
@@ -180,6 +195,8 @@ class MysqlCapture:
                 held = True
             if self._catalogue.confirmed(cursor, table):
                 yield table
+                if not entry.branch_id:  # not one local transaction's own: those that have only read have none
+                    return
                 branch.tables[table.root] = table
                 with self._lock:
                     self._branches[key] = branch
@@ -198,3 +215,8 @@ class MysqlCapture:
         branch = _Branch(str(settings[0] or ""))
         self._database = branch.database or self._database
         return branch
+
+
+def _each(statement: Statement) -> list[Statement]:
+    """A locking read as one of each of its tables."""
+    return [replace(statement, target=target) for target in statement.locked]

@@ -75,7 +75,7 @@ def pinned(cursor: Any, statement: Statement, table: Table, parameter_rows: Sequ
 
 
 def locks_only(statement: Statement, table: Table, parameters: Any, found: bool) -> bool:
-    """Whether InnoDB locks nothing for a statement but the rows that it changes.
+    """Whether InnoDB locks nothing for a statement but the rows that it changes, or that a locking read returns.
 
     It locks all that it scans, and the gap where it finds nothing: so only one whole primary key is certain, and what is new.
 
@@ -83,9 +83,10 @@ def locks_only(statement: Statement, table: Table, parameters: Any, found: bool)
         statement: Without foreign keys it is right; the row to which a new one refers is locked as well.
         table: Its target.
         parameters: Its own.
-        found: Whether it has changed anything.
+        found: Whether there was anything to change or return.
     """
-    if _FURTHER.search(statement.sql):
+    own = 0 if statement.items is None else statement.items.start
+    if _FURTHER.search(statement.sql, own):
         return False
     if statement.verb is Verb.INSERT:
         return not statement.either and not statement.assigned

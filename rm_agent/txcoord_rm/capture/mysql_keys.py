@@ -83,6 +83,10 @@ class Keys:
         found |= {self._key(unique, row) for unique in self._uniques for row in rows}
         return {key for key in found if key}
 
+    def primary(self, row: Mapping[str, str | None]) -> str:
+        """The row's own; empty: there is no row."""
+        return self._key(self._primary, row)
+
     def _key(self, columns: tuple[str, ...], row: Mapping[str, str | None]) -> str:
         """Empty where a value is missing: such rows are never equal."""
         values = [row[column] for column in columns]

@@ -18,6 +18,7 @@ from txcoord_rm.sql.flavour import Family, Flavour
 from txcoord_rm.sql.lexer import Kind
 from txcoord_rm.sql.locking import locks
 from txcoord_rm.sql.reader import Reader
+from txcoord_rm.sql.rows_read import rows_read
 from txcoord_rm.sql.statement import Source, Span, Statement, Target, Verb
 
 SHORT = 16_384
@@ -191,9 +192,7 @@ class _Text(Reader):
         return self._made(Verb.READ, at)
 
     def _locking_read(self, at: int, locking: Span) -> Statement:
-        if self.family is not Family.POSTGRESQL:
-            return self._made(Verb.LOCKING_READ, at, locking=locking)
-        found = locks(self, at, self._target)
+        found = locks(self, at, self._target) if self.family is Family.POSTGRESQL else rows_read(self, at)
         if found is None:
             return self._made(Verb.READ, at)
         target = found.targets[0]

@@ -129,7 +129,7 @@ class Statement:
         source: Of an INSERT.
         conflict: ON CONFLICT or ON DUPLICATE KEY, from ON up to RETURNING.
         locking: The locking clause of a read, from its first word on.
-        locked: Tables of which it locks rows, on PostgreSQL; the first is its target.
+        locked: Tables of which it locks rows; the first is its target.
         items: What follows SELECT of such a read, up to FROM.
         savepoint: Its name, as written.
         either: OR IGNORE and the like of SQLite, IGNORE of MySQL, in upper case; empty: none.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, select, text
 from sqlalchemy.orm import Session
-from txcoord_proto.errors import ConfigurationError, UnsupportedSqlError
+from txcoord_proto.errors import ConfigurationError, LockConflictError, UnsupportedSqlError
 from txcoord_rm import isolation
 
 from tests.integration.at.test_locks import SECONDS, Holder, balances, pay, waits
@@ -45,8 +46,10 @@ def relative(session: Session) -> int:
 def test_a_value_that_is_taken_back_is_not_built_upon(
     bank: World, pool: ThreadPoolExecutor, work: Callable[[Session], int]
 ) -> None:
-    if work is not relative and bank.engine.dialect.name != "postgresql":
-        pytest.skip("global reads are PostgreSQL's")
+    if (work is committed and bank.engine.dialect.name != "postgresql") or (
+        work is for_update and bank.engine.dialect.name == "sqlite"
+    ):
+        pytest.skip("global reads are not there")
     holder = Holder(bank, pool, pay(1, 10))
     second = pool.submit(bank.globally, work)
     waits(bank, second)
@@ -114,6 +117,69 @@ def test_rows_on_every_driver(accounts: World) -> None:
     else:
         with pytest.raises(UnsupportedSqlError, match="version_id_col"):
             accounts.globally(read)
+
+
+def lock(where: str, how: str = "FOR UPDATE") -> Callable[[Session], None]:
+    """A read that locks."""
+
+    def read(session: Session) -> None:
+        session.execute(text(f"SELECT balance FROM account WHERE {where} {how}")).all()
+
+    return read
+
+
+@pytest.mark.parametrize(("where", "how"), [("id = 1", "FOR UPDATE"), ("owner = 'ann'", "FOR UPDATE"), ("id = 1", "FOR SHARE")])
+def test_a_row_that_was_locked_is_not_changed_until_the_end(bank: World, pool: ThreadPoolExecutor, where: str, how: str) -> None:
+    if bank.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no locking clause")
+    shared = how == "FOR SHARE" and bank.engine.dialect.name != "postgresql"
+    holder = Holder(bank, pool, lock(where, "LOCK IN SHARE MODE" if shared else how))
+    assert bank.undo_rows() == []
+    second = pool.submit(bank.globally, pay(1, 1))
+    waits(bank, second)
+    assert balances(bank)[0] == 100
+    holder.end()
+    second.result(SECONDS)
+    assert balances(bank)[0] == 101
+
+
+def test_a_read_that_was_told_not_to_wait_does_not(bank: World, pool: ThreadPoolExecutor) -> None:
+    if bank.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no locking clause")
+    holder = Holder(bank, pool, pay(1, 10))
+    began = time.monotonic()
+    for where in ("id = 1", "id + 0 = 1"):
+        with pytest.raises(LockConflictError):
+            bank.globally(lock(where, "FOR UPDATE NOWAIT"))
+    assert time.monotonic() - began < 5.0
+    holder.end()
+
+
+@pytest.mark.parametrize("where", ["id = 2", "owner = 'bob'"])
+def test_who_may_wait_behind_a_read_that_locks(bank: World, pool: ThreadPoolExecutor, where: str) -> None:
+    """MariaDB has locked all that it scanned, for which the rollback of the other one would wait."""
+    if bank.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no locking clause")
+
+    def both(session: Session) -> None:
+        lock(where)(session)
+        lock("id = 1")(session)
+        pay(1, 1)(session)
+
+    holder = Holder(bank, pool, pay(3, 10))
+    second = Holder(bank, pool, pay(1, 10))
+    third = pool.submit(bank.globally, both)
+    if bank.engine.dialect.name == "postgresql" or "id" in where:
+        waits(bank, third)
+        second.end(undo=True)
+        third.result(SECONDS)
+        assert balances(bank)[0] == 101
+    else:
+        assert isinstance(third.exception(SECONDS), LockConflictError)
+        second.end(undo=True)
+        assert balances(bank)[0] == 100
+    assert second.ended_in < 1.0
+    holder.end(undo=True)
 
 
 def test_an_unknown_isolation_is_an_error() -> None:
