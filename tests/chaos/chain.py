@@ -34,7 +34,7 @@ TIMEOUT = 8.0
 WAYS = ("known", "unknown", "savepoint", "twice", "alone", "vault")
 """How money is moved; XA will be one more."""
 FURTHER = {"postgres": ("read",)}
-"""How else at one office: elsewhere locking reads are refused."""
+"""How else at one office."""
 PAUSE = 0.3
 """Seconds for which a client leaves an office alone that does not answer."""
 _PATIENCE = 40.0

@@ -26,8 +26,8 @@ class Local(Protocol):
     def known(self) -> Statements | None:
         """The branch that it is part of already."""
 
-    def reads_committed(self) -> bool:
-        """Whether plain reads are global reads."""
+    def reads_globally(self) -> bool:
+        """Whether a plain read is run as a global read."""
 
     def refusal(self, error: UnsupportedSqlError) -> TxcoordError:
         """What is said where a statement is refused."""
@@ -118,7 +118,7 @@ class Cursor:
 
     def _recognised(self, sql: str, parameters: Any) -> Statement:
         statement = self._resource.recognise(sql, parameters)
-        if statement.verb is Verb.READ and self._local.reads_committed():
+        if statement.verb is Verb.READ and self._local.reads_globally():
             return self._resource.global_read(statement, parameters)
         return statement
 

@@ -102,9 +102,10 @@ def capturing(context: Any) -> Local | None:
 class _Local:
     """The local transaction in which a statement runs; see `cursor.Local`."""
 
-    __slots__ = ("_connection", "_dialect", "_transaction")
+    __slots__ = ("_connection", "_context", "_dialect", "_transaction")
 
     def __init__(self, context: Any, transaction: GlobalTransaction | None) -> None:
+        self._context = context
         self._connection: Connection = context.root_connection
         self._dialect = context.dialect
         self._transaction = transaction
@@ -114,9 +115,9 @@ class _Local:
         state = open_state(self._connection)
         return None if state is None else next((e for e in state.enlistments if isinstance(e, (LocalBranch, Guard))), None)
 
-    def reads_committed(self) -> bool:
-        """See `Local.reads_committed`."""
-        return self._transaction is not None and reads_committed()
+    def reads_globally(self) -> bool:
+        """See `Local.reads_globally`."""
+        return (self._transaction is not None and reads_committed()) or _says_for_update(self._context)
 
     def refusal(self, error: UnsupportedSqlError) -> TxcoordError:
         """See `Local.refusal`."""
@@ -192,6 +193,13 @@ class _Local:
             branch = LocalBranch(resource, transaction, self._connection, fresh)
         enlist(self._connection, branch)
         return branch
+
+
+def _says_for_update(context: Any) -> bool:
+    """Whether a query was made `with_for_update()` for SQLite, where SQLAlchemy has no words for it."""
+    if context.dialect.name != "sqlite" or context.compiled is None:
+        return False
+    return getattr(context.compiled.statement, "_for_update_arg", None) is not None
 
 
 class EnrolledDialect(WatchedDialect):

@@ -96,9 +96,7 @@ class Resource:
         Raises:
             UnsupportedSqlError: It might see what is taken back later.
         """
-        recogniser = self._recogniser_for(parameters)
-        locking = global_read(statement.sql, recogniser.flavour)
-        return recogniser.recognise(locking) if locking else statement
+        return global_read(statement, self._recogniser_for(parameters))
 
     def _recogniser_for(self, parameters: Any) -> Recogniser:
         return self._recogniser if parameters is not None else self._without_parameters

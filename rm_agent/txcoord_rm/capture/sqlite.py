@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from txcoord_rm.capture.port import Entry, Result, Savepoints
 from txcoord_rm.capture.sqlite_connection import Below, below
 from txcoord_rm.capture.sqlite_keys import keys, needed
+from txcoord_rm.capture.sqlite_read import GlobalRead
 from txcoord_rm.capture.sqlite_rows import Seen, Triggers
 from txcoord_rm.capture.sqlite_values import outgoing, value
 from txcoord_rm.catalogue import sqlite as catalogue
@@ -85,6 +87,8 @@ class SqliteCapture:
         return self._table(connection, statement)
 
     def _foreseen(self, connection: Below, statement: Statement, parameters: Any) -> frozenset[str] | None:
+        if statement.verb is Verb.LOCKING_READ:
+            return None if connection.in_transaction else self._read(connection, statement).keys(parameters)
         plan = _Plan(statement, self._table(connection, statement), connection)
         return None if connection.in_transaction else plan.foreseen(parameters)
 
@@ -92,6 +96,8 @@ class SqliteCapture:
         connection = Below(cursor)
         began = connection.begin()
         try:
+            if statement.verb is Verb.LOCKING_READ:
+                return self._read(connection, statement).run(cursor, method, given)
             # Asked again: what `table` was told before may have been before the lock.
             return _Plan(statement, self._table(connection, statement), connection).run(cursor, entry, method, given)
         except BaseException:
@@ -99,11 +105,12 @@ class SqliteCapture:
                 connection.execute("ROLLBACK")
             raise
 
+    def _read(self, connection: Below, statement: Statement) -> GlobalRead:
+        tables = [self._table(connection, replace(statement, target=target)) for target in statement.locked]
+        return GlobalRead(statement, tables, connection)
+
     def _table(self, connection: Below, statement: Statement) -> SqliteTable:
-        if statement.target is None or statement.verb is Verb.LOCKING_READ:
-            raise refuse(
-                statement.sql, "SQLite locks no rows, but the whole file", "read without a lock, and write what depends on it"
-            )
+        assert statement.target is not None, "it changes or reads rows"
         parts = statement.target.parts
         ((version, temporary),) = connection.rows(_SCHEMA, (parts[-1],))
         known = self._tables.get(parts)
@@ -180,7 +187,7 @@ class _Plan:
         if self._events not in ({Event.UPDATE}, {Event.DELETE}) or s.others is not None or s.tail is not None or moves:
             return None
         given = _given(s, [span for span in (s.with_, s.where) if span is not None], parameters)
-        if given is None or self._calls_the_application():
+        if given is None or self._connection.has_own(s.functions):
             return None
         columns = sorted(needed(table, self._verb, self._changed))
         shown = ", ".join(f"{outgoing(quoted(name))} AS c{n}" for n, name in enumerate(columns))
@@ -191,12 +198,6 @@ class _Plan:
         rows = self._connection.rows(f"{with_}SELECT {shown} FROM {s.target.name.of(s.sql)}{alias}{where}", given)
         found = (dict(zip(columns, map(value, row))) for row in rows)
         return frozenset(key for row in found for key in keys(table, self._verb, self._changed, (row,)))
-
-    def _calls_the_application(self) -> bool:
-        """Whether a function may be called that the application has made: it might do something, and would do it twice."""
-        names = sorted(self._statement.functions - {"in", "values"})  # which stand before brackets most often
-        asked = f"SELECT 1 FROM pragma_function_list WHERE NOT builtin AND lower(name) IN ({', '.join('?' * len(names))}) LIMIT 1"
-        return bool(names and self._connection.rows(asked, names))
 
     # ------------------------------------------------------------ while it runs
 

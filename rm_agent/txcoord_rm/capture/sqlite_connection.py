@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import marshal
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.util import await_only
@@ -85,6 +85,12 @@ class Below:
             return list(self._cursor.fetchall())
         finally:
             self._connection.text_factory = factory
+
+    def has_own(self, functions: Iterable[str]) -> bool:
+        """Whether one of these functions may be made by the application: it might do something, and would do it twice."""
+        names = sorted(set(functions) - {"in", "values"})  # which stand before brackets most often
+        asked = f"SELECT 1 FROM pragma_function_list WHERE NOT builtin AND lower(name) IN ({', '.join('?' * len(names))}) LIMIT 1"
+        return bool(names and self.rows(asked, names))
 
     def begin(self) -> bool:
         """Hold the lock of the one who writes; whether the local transaction begins with this.

@@ -1,4 +1,4 @@
-"""A plain SELECT as a global read: the same text with a locking clause, where that covers every table from which it reads.
+"""A plain SELECT as a global read: one that locks, where a lock covers every table from which it reads.
 
 A locking clause covers tables of the outermost FROM only. So a query in it, of WITH or beside it would still read what may be
 taken back, and so would groups and aggregates, whose rows have no locks: those are refused.
@@ -6,13 +6,19 @@ taken back, and so would groups and aggregates, whose rows have no locks: those 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from txcoord_rm.sql import words
-from txcoord_rm.sql.flavour import Family, Flavour
+from txcoord_rm.sql.conditions import equalities
+from txcoord_rm.sql.flavour import Family
 from txcoord_rm.sql.reader import Reader
+from txcoord_rm.sql.recogniser import Recogniser
+from txcoord_rm.sql.rows_read import rows_read
+from txcoord_rm.sql.statement import Statement, Verb
 
-_READS_NOTHING = frozenset({"SET", "RESET", "SHOW", "EXPLAIN", "SAVEPOINT", "RELEASE", "ROLLBACK"})
+_READS_NOTHING = frozenset({"SET", "RESET", "SHOW", "EXPLAIN", "SAVEPOINT", "RELEASE", "ROLLBACK", "DESCRIBE", "DESC"})
+_READS_NOTHING |= {"BEGIN", "PRAGMA"}
 _UNLOCKABLE = frozenset(
     {"GROUP", "HAVING", "DISTINCT", "WINDOW", "OVER", "UNION", "INTERSECT", "EXCEPT", "LEFT", "RIGHT", "FULL"}
 )
@@ -24,30 +30,30 @@ _REMEDY = (
 
 
 @lru_cache(1024)
-def global_read(sql: str, flavour: Flavour) -> str | None:
-    """The text that is run instead of a plain read; None: it reads from no table, and is run as it is.
+def global_read(statement: Statement, recogniser: Recogniser) -> Statement:
+    """What is run instead of a plain read; one that reads from no table stays as it is.
 
     Args:
-        sql: A statement that changes and locks nothing.
-        flavour: How it is read.
+        statement: It changes and locks nothing.
+        recogniser: How it is read.
 
     Raises:
-        UnsupportedSqlError: That it reads nothing which may be taken back is not certain, or the database has no global reads.
+        UnsupportedSqlError: That it reads nothing which may be taken back is not certain.
     """
-    reader = Reader(sql, flavour)
+    reader = Reader(statement.sql, recogniser.flavour)
     found = [reader.keyword(i) for i in range(len(reader.tokens))]
     if found[0] in _READS_NOTHING:
-        return None
+        return statement
     if found[0] == "SELECT" and "FROM" not in found and not words.QUERIES & set(found[1:]):
-        return None
-    if flavour.family is not Family.POSTGRESQL:
-        raise reader.refuse(
-            "this database has no reads that global locks protect, which isolation 'read_committed' needs",
-            "change the row relatively, or use version_id_col; or run it within `txcoord_rm.isolation('read_uncommitted')`",
-        )
+        return statement
     if found[0] != "SELECT" or words.QUERIES & set(found[1:]) or "WITH" in found:
         raise reader.refuse("a query inside or beside another is not locked with it, and may read what is taken back", _REMEDY)
     called = {word for i, word in enumerate(found) if reader.sign(i + 1) == "("}
     if not _UNLOCKABLE.isdisjoint(found) or not _AGGREGATES.isdisjoint(called):
         raise reader.refuse("rows of groups, aggregates, unions and outer joins cannot be locked", _REMEDY)
-    return f"{sql[: reader.tokens[-1].end]}\nFOR UPDATE"
+    if reader.family is Family.POSTGRESQL:
+        return recogniser.recognise(f"{statement.sql[: reader.tokens[-1].end]}\nFOR UPDATE")
+    read = rows_read(reader, 0)
+    target = read.targets[0]
+    pinned = equalities(reader, read.where, target, read.joined)
+    return replace(statement, verb=Verb.LOCKING_READ, target=target, locked=read.targets, items=read.items, equalities=pinned)

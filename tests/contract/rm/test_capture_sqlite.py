@@ -299,7 +299,7 @@ def test_ten_thousand_rows_and_more_columns_than_a_function_takes(database: Data
         ("SELECT load_extension('x')", "load_extension"),
         ("UPDATE acct SET bal = changes()", "rowcount"),
         ("SELECT total_changes()", "rowcount"),
-        ("SELECT * FROM acct FOR UPDATE", "locks no rows"),
+        ("SELECT * FROM acct FOR UPDATE", "no locking clause"),
         ("UPDATE t SET v = 1", "no primary key"),
         ("UPDATE k SET rowid = 7", "has no column rowid"),
         ("INSERT INTO k VALUES (NULL, 1)", "no value in its primary key"),

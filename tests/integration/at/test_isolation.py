@@ -5,19 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import Table, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from txcoord_proto.errors import ConfigurationError, LockConflictError, UnsupportedSqlError
-from txcoord_rm import isolation
+from txcoord_rm import global_lock, isolation
+from txcoord_sdk.testing import wait_until
 
 from tests.integration.at.test_locks import SECONDS, Holder, balances, pay, waits
 from tests.integration.at.world import World
 
-ACCOUNT = Table(
-    "account", MetaData(), Column("id", Integer, primary_key=True), Column("owner", String), Column("balance", Integer)
-)
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Account(Base):
+    __tablename__ = "account"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    balance: Mapped[int]
+
+
+ACCOUNT = cast(Table, Account.__table__)
 
 
 def read_and_write(session: Session, locked: bool = False) -> int:
@@ -37,19 +49,21 @@ def for_update(session: Session) -> int:
     return read_and_write(session, locked=True)
 
 
+def by_the_orm(session: Session) -> int:
+    account = session.get_one(Account, 1, with_for_update=True)
+    account.balance += 1
+    return account.balance - 1
+
+
 def relative(session: Session) -> int:
     pay(1, 1)(session)
     return 100
 
 
-@pytest.mark.parametrize("work", [committed, for_update, relative])
+@pytest.mark.parametrize("work", [committed, for_update, by_the_orm, relative])
 def test_a_value_that_is_taken_back_is_not_built_upon(
     bank: World, pool: ThreadPoolExecutor, work: Callable[[Session], int]
 ) -> None:
-    if (work is committed and bank.engine.dialect.name != "postgresql") or (
-        work is for_update and bank.engine.dialect.name == "sqlite"
-    ):
-        pytest.skip("global reads are not there")
     holder = Holder(bank, pool, pay(1, 10))
     second = pool.submit(bank.globally, work)
     waits(bank, second)
@@ -70,9 +84,6 @@ def test_read_uncommitted_builds_upon_it(bank: World, pool: ThreadPoolExecutor) 
 
 
 def test_a_row_that_was_read_is_not_changed_until_the_end(bank: World, pool: ThreadPoolExecutor) -> None:
-    if bank.engine.dialect.name != "postgresql":
-        pytest.skip("global reads are PostgreSQL's")
-
     def read(session: Session) -> None:
         with isolation("read_committed"):
             assert session.execute(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1)).scalar_one() == 100
@@ -112,11 +123,9 @@ def test_rows_on_every_driver(accounts: World) -> None:
             assert session.execute(text("SELECT 1")).scalar_one() == 1
             return [tuple(row) for row in session.execute(text("SELECT id, owner FROM account WHERE id > :i"), {"i": 1})]
 
-    if accounts.engine.dialect.name == "postgresql":
-        assert sorted(accounts.globally(read)[0]) == [(2, "bob"), (3, "cid")]
-    else:
-        with pytest.raises(UnsupportedSqlError, match="version_id_col"):
-            accounts.globally(read)
+    assert sorted(accounts.globally(read)[0]) == [(2, "bob"), (3, "cid")]
+    assert accounts.undo_rows() == []
+    wait_until(lambda: accounts.status() == "COMMITTED", what="the second phase of what has only read")
 
 
 def lock(where: str, how: str = "FOR UPDATE") -> Callable[[Session], None]:
@@ -126,6 +135,19 @@ def lock(where: str, how: str = "FOR UPDATE") -> Callable[[Session], None]:
         session.execute(text(f"SELECT balance FROM account WHERE {where} {how}")).all()
 
     return read
+
+
+def test_a_read_for_update_outside_waits_where_it_respects_global_locks(bank: World, pool: ThreadPoolExecutor) -> None:
+    def outside() -> int:
+        with global_lock(), Session(bank.engine) as session:
+            return session.execute(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1).with_for_update()).scalar_one()
+
+    holder = Holder(bank, pool, pay(1, 10))
+    second = pool.submit(outside)
+    time.sleep(0.3)
+    assert not second.done()
+    holder.end(undo=True)
+    assert second.result(SECONDS) == 100
 
 
 @pytest.mark.parametrize(("where", "how"), [("id = 1", "FOR UPDATE"), ("owner = 'ann'", "FOR UPDATE"), ("id = 1", "FOR SHARE")])
