@@ -17,8 +17,10 @@ from txcoord_proto.status import BranchType, PhaseOne
 from txcoord_sdk.local_transaction import OWN, start_limit
 from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.transaction.effects import Steps
+from txcoord_sdk.transaction.isolation import Isolation
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
+from txcoord_rm.at.isolation import level
 from txcoord_rm.at.participant import ONLY_LOCKS
 from txcoord_rm.at.resource import Resource, registrations
 from txcoord_rm.at.statements import Statements, short
@@ -79,6 +81,9 @@ class LocalBranch(Statements):
     def _check(self) -> None:
         self._check_kept()
         self.transaction.check_open()
+
+    def _serializable(self) -> bool:
+        return level(self.transaction, self.resource.isolation) is Isolation.SERIALIZABLE
 
     # ------------------------------------------------------------ locks
 

@@ -22,13 +22,14 @@ from txcoord_sdk.local_transaction import (
     open_state,
 )
 from txcoord_sdk.tcc.branch import current_branch
+from txcoord_sdk.transaction.isolation import Isolation
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 from txcoord_rm.at.alone import LoneBranch, LoneGuard
 from txcoord_rm.at.branch import LocalBranch
 from txcoord_rm.at.cursor import Cursor, Local
 from txcoord_rm.at.guard import Guard, is_within
-from txcoord_rm.at.isolation import reads_committed
+from txcoord_rm.at.isolation import level
 from txcoord_rm.at.joining import check_same, written_before
 from txcoord_rm.at.resource import LocalWrites
 from txcoord_rm.at.statements import Statements
@@ -117,7 +118,8 @@ class _Local:
 
     def reads_globally(self) -> bool:
         """See `Local.reads_globally`."""
-        return (self._transaction is not None and reads_committed()) or _says_for_update(self._context)
+        default = self._dialect._txcoord_resource.isolation
+        return level(self._transaction, default) is not Isolation.READ_UNCOMMITTED or _says_for_update(self._context)
 
     def refusal(self, error: UnsupportedSqlError) -> TxcoordError:
         """See `Local.refusal`."""

@@ -1,32 +1,26 @@
-"""What reads inside a global transaction may see: per block of code, so it needs nothing from callers or from the coordinator."""
+"""At which isolation level the running code reads: of its block or function, of its global transaction, or of its engine."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection
-from txcoord_proto.errors import ConfigurationError
+from txcoord_sdk.transaction.isolation import Isolation, chosen, isolation_of
+from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 from txcoord_rm.block import Block
 
 
-class Isolation(StrEnum):
-    """What a plain SELECT of a block sees of other global transactions."""
+def level(transaction: GlobalTransaction | None, default: Isolation) -> Isolation:
+    """At which level a statement runs.
 
-    READ_UNCOMMITTED = "read_uncommitted"
-    """What is there, be it taken back later."""
-    READ_COMMITTED = "read_committed"
-    """Only rows that belong to no other unfinished global transaction."""
-
-
-_isolation: ContextVar[Isolation] = ContextVar("txcoord_isolation", default=Isolation.READ_UNCOMMITTED)
-
-
-def reads_committed() -> bool:
-    """Whether plain reads of the running code are global reads."""
-    return _isolation.get() is Isolation.READ_COMMITTED
+    Args:
+        transaction: The global one that it is part of; None: it is in none, where levels mean nothing.
+        default: Of its engine.
+    """
+    if transaction is None:
+        return Isolation.READ_UNCOMMITTED
+    return chosen.get() or default
 
 
 def level_of(connection: Connection) -> str:
@@ -36,7 +30,7 @@ def level_of(connection: Connection) -> str:
     return str(connection.get_execution_options().get("isolation_level", default))
 
 
-class isolation(Block[Isolation]):
+class isolation(Block[Isolation | None]):
     """A block, `with isolation("read_committed"):`, that says what plain SELECTs inside a global transaction see.
 
     With `read_committed` each is run as `SELECT ... FOR UPDATE` is: it takes the global locks of the rows that it returns, and
@@ -44,14 +38,20 @@ class isolation(Block[Isolation]):
     holds the row's global lock until his end, his rollback restores the row before it gives the lock back, and the rows are
     read anew after a wait. They stay locked until the reader's own end, so no other global transaction changes them meanwhile.
 
-    Not covered: rows that were not found, since they have no lock (phantoms); queries inside an UPDATE, INSERT or DELETE; tables
-    that an explicit FOR UPDATE OF does not name; what functions of your own read.
+    With `serializable` each statement also takes one lock of the whole table, if it changes rows or its condition does not name
+    the whole primary key of rows that are there. So no row comes or goes for what was read, as long as all that write the table
+    are at this level: their global transactions run one after the other. What the others write is not kept out.
 
-    On PostgreSQL. Elsewhere plain reads of tables are refused in such a block, as are statements of an engine enrolled with
-    `mode="xa"`. Outside global transactions it changes nothing.
+    Not covered: with `read_committed` rows that were not found, since they have no lock (phantoms), and queries inside an UPDATE,
+    INSERT or DELETE, which `serializable` refuses; tables that an explicit FOR UPDATE OF does not name; what functions of your
+    own and foreign keys read.
+
+    Plain reads whose rows cannot be locked are refused in such a block: groups, aggregates, unions, outer joins, queries in
+    queries. So is every statement of an engine enrolled with `mode="xa"`. On SQLite a read takes the lock of the one who writes.
+    Outside global transactions it changes nothing.
 
     Args:
-        name: `read_uncommitted`, as without a block, or `read_committed`.
+        name: `read_uncommitted`, `read_committed` or `serializable`.
 
     Raises:
         ConfigurationError: There is no such isolation.
@@ -60,8 +60,4 @@ class isolation(Block[Isolation]):
     __slots__ = ()
 
     def __init__(self, name: str) -> None:
-        try:
-            chosen = Isolation(name)
-        except ValueError:
-            raise ConfigurationError(f"there is no isolation {name!r}: use {' or '.join(Isolation)}") from None
-        super().__init__(_isolation, chosen)
+        super().__init__(chosen, isolation_of(name))

@@ -11,6 +11,7 @@ from txcoord_proto.errors import UnsupportedSqlError
 from txcoord_sdk.client import Client
 from txcoord_sdk.database import Database
 from txcoord_sdk.transaction.effects import Steps, adrive, drive
+from txcoord_sdk.transaction.isolation import Isolation
 
 from txcoord_rm.at.participant import resource_of
 from txcoord_rm.capture.port import Capture
@@ -59,6 +60,7 @@ class Resource:
         capture: How their changes are captured.
         lock_wait: Seconds that a statement waits for a row which another global transaction holds.
         local_writes: What becomes of writes outside global transactions.
+        isolation: At which level reads inside global transactions are, where nothing else is said.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class Resource:
         capture: Capture,
         lock_wait: float,
         local_writes: LocalWrites = LocalWrites.IGNORE,
+        isolation: Isolation = Isolation.READ_UNCOMMITTED,
     ) -> None:
         self.client = client
         self.database = database
         self.capture = capture
         self.lock_wait = lock_wait
         self.local_writes = local_writes
+        self.isolation = isolation
         self._recogniser = Recogniser(flavour)
         bare = flavour.given(None)
         self._without_parameters = self._recogniser if bare is flavour else Recogniser(bare)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -20,6 +21,7 @@ from txcoord_sdk.local_transaction import limits_lost
 
 from txcoord_rm.at.isolation import level_of
 from txcoord_rm.at.resource import Resource
+from txcoord_rm.at.whole import check_reads, named_rows, whole
 from txcoord_rm.capture.port import Entry, Result, UnrecordedError
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.patience import patience
@@ -102,7 +104,7 @@ class Statements(ABC):
         return self._run(
             cursor,
             statement,
-            self._foreseen(cursor, statement, table, [parameters]),
+            self._foreseen_at_level(cursor, statement, table, [parameters]),
             lambda entry: capture.run(cursor, statement, table, parameters, entry),
         )
 
@@ -113,14 +115,33 @@ class Statements(ABC):
         return self._run(
             cursor,
             statement,
-            self._foreseen(cursor, statement, table, rows),
+            self._foreseen_at_level(cursor, statement, table, rows),
             lambda entry: capture.run_many(cursor, statement, table, rows, entry),
         )
+
+    def _foreseen_at_level(self, cursor: Any, statement: Statement, table: Table, rows: list[Any]) -> frozenset[str] | None:
+        """Keys that are known before it runs. If need be, its tables are locked as a whole before rows are looked at."""
+        if not self._serializable():
+            return self._foreseen(cursor, statement, table, rows)
+        self._check()
+        check_reads(statement)
+        if len(rows) == 1 and (named := named_rows(statement, table.primary_key)):
+            foreseen = self._foreseen(cursor, statement, table, rows)
+            if foreseen is not None and len(foreseen) == named:
+                return foreseen
+        each = (replace(statement, target=target) for target in statement.locked or (statement.target,))
+        keys = {whole(self.resource.capture.table(cursor, one)) for one in each}
+        self._lock(keys, statement.verb is not Verb.LOCKING_READ, self._patience(statement, self._fresh))
+        return self._foreseen(cursor, statement, table, rows)
 
     def _patience(self, statement: Statement, fresh: bool) -> float:
         """Seconds that a statement may wait before it runs."""
         may_wait = fresh or (self.resource.capture.waits and self._exact)
         return min(patience(statement), self.resource.lock_wait) if may_wait else 0.0
+
+    def _serializable(self) -> bool:
+        """Whether nothing may come or go for what it reads."""
+        return False
 
     def _foreseen(self, cursor: Any, statement: Statement, table: Table, rows: list[Any]) -> frozenset[str] | None:
         every: set[str] = set()

@@ -14,9 +14,10 @@ from txcoord_sdk.context import current
 from txcoord_sdk.local_state import LocalState
 from txcoord_sdk.local_transaction import WatchedDialect, commits_by_itself, enlist, open_state
 from txcoord_sdk.tcc.branch import current_branch
+from txcoord_sdk.transaction.isolation import Isolation
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
-from txcoord_rm.at.isolation import level_of, reads_committed
+from txcoord_rm.at.isolation import level, level_of
 from txcoord_rm.at.joining import check_same, written_before
 from txcoord_rm.xa.branch import XaBranch
 from txcoord_rm.xa.effects import Effect
@@ -105,9 +106,9 @@ class XaDialect(WatchedDialect):
         xa = self._txcoord_xa
         if xa is None:
             raise ConfigurationError(f"{self.name} cannot prepare transactions, so it has no XA mode: use mode('at')")
-        if transaction is not None and reads_committed():
+        if (wanted := level(transaction, xa.resource.isolation)) is not Isolation.READ_UNCOMMITTED:
             raise ConfigurationError(
-                "isolation('read_committed') needs global locks, which engines of mode='xa' do not take: enrol it "
+                f"isolation {wanted.value!r} needs global locks, which engines of mode='xa' do not take: enrol it "
                 "in mode 'at', and say `with txcoord_rm.mode('xa'):` for blocks of the other mode"
             )
         connection: Connection = context.root_connection

@@ -51,10 +51,10 @@ class LockedXaBranch(LocalBranch):
         """See `XaBranch.writes`."""
         return self._registered
 
-    def _run(self, cursor: Any, *rest: Any) -> Any:
+    def _foreseen_at_level(self, cursor: Any, *rest: Any) -> frozenset[str] | None:
         if not self._registered:
             self.preparation.registering(cursor)
-        return super()._run(cursor, *rest)
+        return super()._foreseen_at_level(cursor, *rest)
 
     def _registration(self, keys: tuple[str, ...], wait: float) -> Registration:
         return Registration(BranchType.XA, self.resource.name, keys, ARGUMENTS, lock_wait=wait, branch_id=self._id)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import cast
 
 import pytest
 from sqlalchemy import Table, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from txcoord_proto.errors import ConfigurationError, LockConflictError, UnsupportedSqlError
+from txcoord_proto.errors import ConfigurationError, LockConflictError, RolledBackError, UnsupportedSqlError
 from txcoord_rm import global_lock, isolation
 from txcoord_sdk.testing import wait_until
 
@@ -45,6 +46,11 @@ def committed(session: Session) -> int:
         return read_and_write(session)
 
 
+def serializable(session: Session) -> int:
+    with isolation("serializable"):
+        return read_and_write(session)
+
+
 def for_update(session: Session) -> int:
     return read_and_write(session, locked=True)
 
@@ -60,7 +66,7 @@ def relative(session: Session) -> int:
     return 100
 
 
-@pytest.mark.parametrize("work", [committed, for_update, by_the_orm, relative])
+@pytest.mark.parametrize("work", [committed, serializable, for_update, by_the_orm, relative])
 def test_a_value_that_is_taken_back_is_not_built_upon(
     bank: World, pool: ThreadPoolExecutor, work: Callable[[Session], int]
 ) -> None:
@@ -83,9 +89,10 @@ def test_read_uncommitted_builds_upon_it(bank: World, pool: ThreadPoolExecutor) 
     assert balances(bank)[0] == 111
 
 
-def test_a_row_that_was_read_is_not_changed_until_the_end(bank: World, pool: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize("level", ["read_committed", "serializable"])
+def test_a_row_that_was_read_is_not_changed_until_the_end(bank: World, pool: ThreadPoolExecutor, level: str) -> None:
     def read(session: Session) -> None:
-        with isolation("read_committed"):
+        with isolation(level):
             assert session.execute(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1)).scalar_one() == 100
 
     holder = Holder(bank, pool, read)
@@ -95,6 +102,106 @@ def test_a_row_that_was_read_is_not_changed_until_the_end(bank: World, pool: Thr
     holder.end()
     second.result(SECONDS)
     assert balances(bank)[0] == 101
+
+
+def at(level: str, *works: Callable[[Session], None]) -> Callable[[Session], None]:
+    def work(session: Session) -> None:
+        with isolation(level):
+            for each in works:
+                each(session)
+
+    return work
+
+
+def rich(session: Session) -> None:
+    """Who has more than 150?"""
+    session.execute(text("SELECT owner FROM account WHERE balance > 150")).all()
+
+
+def insert(session: Session) -> None:
+    session.execute(text("INSERT INTO account VALUES (4, 'dan', 200)"))
+
+
+def delete(session: Session) -> None:
+    session.execute(text("DELETE FROM account WHERE id = 2"))
+
+
+@pytest.mark.parametrize("write", [insert, pay(1, 100), delete])
+def test_nothing_comes_or_goes_for_a_serializable_read(
+    bank: World, pool: ThreadPoolExecutor, write: Callable[[Session], None]
+) -> None:
+    for level in ("read_committed", "serializable"):
+        holder = Holder(bank, pool, at(level, rich))
+        second = pool.submit(bank.globally, at(level, write), undo=True)
+        if level == "serializable":
+            waits(bank, second)
+            assert len(bank.rows("SELECT id FROM account")) == 3
+            holder.end()
+        second.result(SECONDS)
+        if level == "read_committed":
+            holder.end()
+        assert balances(bank) == [100, 100, 100]
+
+
+def test_serializable_reads_by_key_hold_their_rows_only(bank: World, pool: ThreadPoolExecutor) -> None:
+    holder = Holder(bank, pool, at("serializable", by_key(1)))
+    bank.globally(at("serializable", by_key(2), pay(3, 1)))
+    missing = pool.submit(bank.globally, at("serializable", pay(1, 1)))
+    waits(bank, missing)
+    holder.end()
+    missing.result(SECONDS)
+    assert balances(bank) == [101, 100, 101]
+
+
+def by_key(account: int) -> Callable[[Session], None]:
+    def read(session: Session) -> None:
+        session.execute(select(ACCOUNT).where(ACCOUNT.c.id == account)).all()
+
+    return read
+
+
+def test_a_row_that_was_missing_does_not_come_for_a_serializable_read(bank: World, pool: ThreadPoolExecutor) -> None:
+    holder = Holder(bank, pool, at("serializable", by_key(4)))
+    second = pool.submit(bank.globally, at("read_committed", insert))
+    assert isinstance(second.exception(SECONDS), LockConflictError) == (bank.engine.dialect.name != "sqlite")
+    holder.end()
+    assert len(balances(bank)) == 3 + (bank.engine.dialect.name == "sqlite")
+
+
+def test_two_that_read_and_then_write_are_not_both_committed(bank: World, pool: ThreadPoolExecutor) -> None:
+    """Write skew: each looks that the other has money, and takes his own. The younger one of the circle gives way."""
+    read = Barrier(2)
+
+    def skew(mine: int, other: int) -> None:
+        with bank.client.global_transaction(name="skew"), isolation("serializable"), Session(bank.engine) as session:
+            if session.execute(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == other)).scalar_one() < 100:
+                return
+            if bank.engine.dialect.name == "sqlite":
+                session.commit()  # who has the file may not wait for others, and others not for him
+            read.wait(SECONDS)
+            pay(mine, -100)(session)
+            session.commit()
+
+    futures = [pool.submit(skew, 1, 2), pool.submit(skew, 2, 1)]
+    errors = [error for future in futures if (error := future.exception(SECONDS)) is not None]
+    assert len(errors) == 1
+    assert isinstance(errors[0], (LockConflictError, RolledBackError)), repr(errors[0])
+    assert sorted(balances(bank)) == [0, 100, 100]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE account SET balance = (SELECT 5) WHERE id = 1",
+        "INSERT INTO account SELECT 9, 'x', 1",
+        "DELETE FROM account WHERE id IN (SELECT 2)",
+        "SELECT id FROM account WHERE id IN (SELECT 2)",
+    ],
+)
+def test_what_reads_beside_its_rows_is_not_serializable(accounts: World, sql: str) -> None:
+    with pytest.raises(UnsupportedSqlError, match="read_"):
+        accounts.globally(at("serializable", lambda session: session.execute(text(sql)) and None))
+    assert [balance for (balance,) in accounts.rows("SELECT balance FROM account")] == [100, 100, 100]
 
 
 @pytest.mark.parametrize(

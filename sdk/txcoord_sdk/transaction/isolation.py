@@ -1,0 +1,35 @@
+"""What reads inside a global transaction may see of others. The databases' agents in `txcoord_rm` see to it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from enum import StrEnum
+
+from txcoord_proto.errors import ConfigurationError
+
+
+class Isolation(StrEnum):
+    """A level; each gives what those before it give."""
+
+    READ_UNCOMMITTED = "read_uncommitted"
+    """A plain read sees what is there, be it taken back later."""
+    READ_COMMITTED = "read_committed"
+    """It sees only rows that belong to no other unfinished global transaction, and they stay as they are until its own ends."""
+    SERIALIZABLE = "serializable"
+    """Nor do rows come or go for what it has read, where all that write the table are at this level."""
+
+
+chosen: ContextVar[Isolation | None] = ContextVar("txcoord_isolation", default=None)
+"""That of the innermost function or block that says one; None: none does."""
+
+
+def isolation_of(name: str) -> Isolation:
+    """The level of that name.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    try:
+        return Isolation(name)
+    except ValueError:
+        raise ConfigurationError(f"there is no isolation {name!r}: use one of {', '.join(Isolation)}") from None
