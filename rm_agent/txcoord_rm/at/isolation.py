@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection
-from txcoord_sdk.transaction.isolation import Isolation, chosen, isolation_of
+from txcoord_sdk.transaction.isolation import Isolation, chosen, isolation_of, stricter
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 from txcoord_rm.block import Block
@@ -20,7 +20,9 @@ def level(transaction: GlobalTransaction | None, default: Isolation) -> Isolatio
     """
     if transaction is None:
         return Isolation.READ_UNCOMMITTED
-    return chosen.get() or default
+    if (nearest := chosen.get()) is not None:
+        return nearest
+    return stricter(Isolation(transaction.isolation), default) if transaction.isolation else default
 
 
 def level_of(connection: Connection) -> str:

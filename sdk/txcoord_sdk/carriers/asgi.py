@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 MOST_HELD = 16 << 20
 _XID, _TIMEOUT, _TRACEPARENT = headers.XID.encode(), headers.TIMEOUT.encode(), headers.TRACEPARENT.encode()
+_ISOLATION = headers.ISOLATION.encode()
 
 STREAMING = (
     "the answer to a request that takes part in a global transaction is held back until everything has ended, so it cannot be "
@@ -91,10 +92,8 @@ class TransactionMiddleware:
         caller_trace = _values(scope, _TRACEPARENT)
         token = traceparent.set(caller_trace[0] if len(caller_trace) == 1 else "")
         try:
-            timeout = _values(scope, _TIMEOUT)
-            transaction = self._admission.transaction(
-                _values(scope, _XID), timeout[0] if timeout else "", peer[0] if peer else "", scope
-            )
+            timeout, isolation = (next(iter(_values(scope, name)), "") for name in (_TIMEOUT, _ISOLATION))
+            transaction = self._admission.transaction(_values(scope, _XID), timeout, peer[0] if peer else "", scope, isolation)
         except TxcoordError as error:
             await _refuse(send, 403 if isinstance(error, ForeignXidError) else 400, error)
             return

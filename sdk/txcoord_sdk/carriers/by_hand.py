@@ -80,4 +80,5 @@ def joined(headers: Mapping[str, str], *, client: Client | None = None) -> Joine
     """
     found = {name.lower(): value for name, value in headers.items()}
     xids = [found[names.XID]] if names.XID in found else []
-    return Joined(Admission(client).transaction(xids, found.get(names.TIMEOUT, ""), "", headers))
+    timeout, isolation = found.get(names.TIMEOUT, ""), found.get(names.ISOLATION, "")
+    return Joined(Admission(client).transaction(xids, timeout, "", headers, isolation))

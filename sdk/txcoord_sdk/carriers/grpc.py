@@ -189,8 +189,9 @@ class _Interceptor:
     def _transaction(self, context: Any) -> GlobalTransaction | None:
         metadata = [(str(key), value) for key, value in context.invocation_metadata() or ()]
         xids = [value for key, value in metadata if key == headers.XID]
-        timeout = next((value for key, value in metadata if key == headers.TIMEOUT), "")
-        return self._admission.transaction(xids, timeout, _address(context.peer()), context)
+        found = dict(reversed(metadata))
+        timeout, isolation = found.get(headers.TIMEOUT, ""), found.get(headers.ISOLATION, "")
+        return self._admission.transaction(xids, timeout, _address(context.peer()), context, isolation)
 
     def _around(self, function: Behaviour, streams: bool) -> Behaviour:
         """A handler that runs in a thread."""

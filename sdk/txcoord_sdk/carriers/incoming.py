@@ -17,6 +17,7 @@ from txcoord_proto.errors import (
 from txcoord_proto.xid import Xid
 
 from txcoord_sdk.client import Client, default_client
+from txcoord_sdk.transaction.isolation import isolation_of
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 Trust: TypeAlias = Callable[[Any], bool] | Iterable[str] | None
@@ -55,7 +56,9 @@ class Admission:
         """The client of this service."""
         return self._client or default_client()
 
-    def transaction(self, xids: Sequence[str], timeout: str, peer: str, call: Any) -> GlobalTransaction | None:
+    def transaction(
+        self, xids: Sequence[str], timeout: str, peer: str, call: Any, isolation: str = ""
+    ) -> GlobalTransaction | None:
         """The transaction that a call takes part in; None: none.
 
         Args:
@@ -63,11 +66,13 @@ class Admission:
             timeout: Its `txcoord-timeout-ms` header, empty where there is none.
             peer: Address of the caller, empty where it is not known.
             call: It, as its carrier has it, for the function in `trust`.
+            isolation: Its `txcoord-isolation` header, empty where there is none.
 
         Raises:
             MalformedXidError: There are several XIDs, or what there is is none.
             ForeignXidError: It comes from somebody whose XIDs are not taken.
             NoTransactionError: There is none and there must be one.
+            ConfigurationError: There is no such isolation.
         """
         if not xids:
             if self._required:
@@ -85,7 +90,9 @@ class Admission:
         if len(set(xids)) > 1:
             raise MalformedXidError(f"the call carries {len(xids)} different XIDs: it can take part in one transaction only")
         Xid.parse(xids[0])
-        return self.client.joined_transaction(xids[0], _seconds(timeout))
+        joined = self.client.joined_transaction(xids[0], _seconds(timeout))
+        joined.isolation = isolation_of(isolation) if isolation else ""
+        return joined
 
 
 def _seconds(timeout: str) -> float:

@@ -8,6 +8,7 @@ import time
 from txcoord_proto import headers
 
 from txcoord_sdk.context import current
+from txcoord_sdk.transaction.isolation import Isolation, chosen
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 
@@ -45,7 +46,9 @@ class OutgoingCall:
 def _of(transaction: GlobalTransaction, xid: str) -> dict[str, str]:
     transaction.check_open()
     transaction.check_deadline()
-    if transaction.deadline == math.inf:
-        return {headers.XID: xid}  # who is called asks the coordinator, as we would
-    left = int((transaction.deadline - time.monotonic()) * 1000)
-    return {headers.XID: xid, headers.TIMEOUT: str(max(1, left))}
+    found = {headers.XID: xid}
+    if (level := chosen.get() or transaction.isolation) and level != Isolation.READ_UNCOMMITTED:
+        found[headers.ISOLATION] = str(level)
+    if transaction.deadline < math.inf:  # else who is called asks the coordinator, as we would
+        found[headers.TIMEOUT] = str(max(1, int((transaction.deadline - time.monotonic()) * 1000)))
+    return found

@@ -32,6 +32,7 @@ def _field(name: str) -> str:
 
 
 _XID, _TIMEOUT, _TRACEPARENT = _field(headers.XID), _field(headers.TIMEOUT), _field(headers.TRACEPARENT)
+_ISOLATION = _field(headers.ISOLATION)
 
 
 class TransactionMiddleware:
@@ -65,7 +66,9 @@ class TransactionMiddleware:
         try:
             # Servers join repeated headers with commas, which no XID holds.
             xids = [xid.strip() for xid in environ[_XID].split(",")] if _XID in environ else []
-            transaction = self._admission.transaction(xids, environ.get(_TIMEOUT, ""), environ.get("REMOTE_ADDR", ""), environ)
+            transaction = self._admission.transaction(
+                xids, environ.get(_TIMEOUT, ""), environ.get("REMOTE_ADDR", ""), environ, environ.get(_ISOLATION, "")
+            )
         except TxcoordError as error:
             status = "403 Forbidden" if isinstance(error, ForeignXidError) else "400 Bad Request"
             return _refuse(start_response, status, error)

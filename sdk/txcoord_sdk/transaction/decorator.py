@@ -15,6 +15,7 @@ from txcoord_proto.errors import ConfigurationError
 
 from txcoord_sdk.context import current, enter, entered, leave
 from txcoord_sdk.transaction.effects import Steps, adrive, drive
+from txcoord_sdk.transaction.isolation import Isolation, enter_level, leave_level
 from txcoord_sdk.transaction.options import Options, Propagation, ScopeOptions
 from txcoord_sdk.transaction.template import end_with_commit, end_with_rollback, run_steps
 from txcoord_sdk.transaction.transaction import GlobalTransaction
@@ -43,6 +44,7 @@ class Scope(Generic[T]):
         self._client = client
         self._transaction: GlobalTransaction | None = None
         self._token: Token[GlobalTransaction | None] | None = None
+        self._level: Token[Isolation | None] | None = None
 
     # ------------------------------------------------------------ decorator
 
@@ -115,13 +117,16 @@ class Scope(Generic[T]):
         inner = options.joins(current())
         if inner is None and options.begins:
             inner = self._client().new_transaction(options.name or "block", options.timeout, options.key, 0)
+            inner.isolation = options.isolation
             self._transaction = inner
         self._token = enter(inner)
+        self._level = enter_level(options.isolation)
         return cast(T, inner)
 
     def _leave(self) -> GlobalTransaction | None:
         """Out of the context; the transaction that this block has to end."""
         assert self._token is not None
+        leave_level(self._level)
         leave(self._token)
         return self._transaction
 
@@ -219,7 +224,7 @@ class GlobalTransactionFactory:
         Args:
             function: When used without parentheses.
             propagation: What happens where a global transaction exists already; see `Propagation`.
-            options: name, timeout, key, rollback_for, no_rollback_for, retries, hooks; see `ScopeOptions`.
+            options: name, timeout, key, rollback_for, no_rollback_for, retries, wait, hooks, isolation; see `ScopeOptions`.
 
         Raises:
             RolledBackError: From the call: it was rolled back instead of committed; the reason is in it.

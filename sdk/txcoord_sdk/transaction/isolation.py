@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar, Token
 from enum import StrEnum
 
 from txcoord_proto.errors import ConfigurationError
@@ -33,3 +35,30 @@ def isolation_of(name: str) -> Isolation:
         return Isolation(name)
     except ValueError:
         raise ConfigurationError(f"there is no isolation {name!r}: use one of {', '.join(Isolation)}") from None
+
+
+def enter_level(name: str) -> Token[Isolation | None] | None:
+    """From now on that level holds; empty: the one that holds anyway. `leave_level` with the token undoes it."""
+    return chosen.set(Isolation(name)) if name else None
+
+
+def leave_level(token: Token[Isolation | None] | None) -> None:
+    """Undo an `enter_level`, where that was done in this very context: a dependency's exit may run in another one."""
+    if token is not None:
+        with contextlib.suppress(ValueError):
+            chosen.reset(token)
+
+
+@contextlib.contextmanager
+def at_level(name: str) -> Iterator[None]:
+    """A block in which that level holds; empty: the one that holds anyway."""
+    token = enter_level(name)
+    try:
+        yield
+    finally:
+        leave_level(token)
+
+
+def stricter(one: Isolation, other: Isolation) -> Isolation:
+    """That of two which gives more."""
+    return max(one, other, key=list(Isolation).index)

@@ -11,6 +11,7 @@ from typing import Literal, TypedDict
 from txcoord_proto.errors import ConfigurationError, NoTransactionError, TransactionExistsError
 from txcoord_proto.status import Wait
 
+from txcoord_sdk.transaction.isolation import isolation_of
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
 _WAITS = {"settled": Wait.SETTLED, "decided": Wait.DECIDED}
@@ -72,6 +73,8 @@ class ScopeOptions(TypedDict, total=False):
     """What a returned commit means. `settled`: confirms have run, for which it waits 5 s at most. `decided`: it is certain."""
     hooks: Hooks
     """Called around its end."""
+    isolation: Literal["read_uncommitted", "read_committed", "serializable"]
+    """What plain reads of engines in AT mode see of other global transactions, here and in services that are called."""
 
 
 def wait_for(name: str) -> Wait:
@@ -103,6 +106,7 @@ class Options:
     retries: int = 0
     wait: Literal["settled", "decided"] = "settled"
     hooks: Hooks = Hooks()
+    isolation: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout <= 24 * 3600:
@@ -110,6 +114,8 @@ class Options:
         if self.retries < 0:
             raise ConfigurationError(f"retries={self.retries}: 0 or more")
         wait_for(self.wait)
+        if self.isolation:
+            isolation_of(self.isolation)
 
     def check_hooks(self, is_async: bool) -> None:
         """Refuse hooks that could not be awaited.

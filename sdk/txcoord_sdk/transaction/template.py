@@ -20,6 +20,7 @@ from txcoord_proto.status import GlobalStatus
 
 from txcoord_sdk.context import current, entered
 from txcoord_sdk.transaction.effects import Invoke, Pause, Steps
+from txcoord_sdk.transaction.isolation import at_level
 from txcoord_sdk.transaction.options import Options, wait_for
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
@@ -45,7 +46,7 @@ def run_steps(options: Options, begin: Begin, call: Callable[[], Any], unsaved: 
     existing = current()
     if (joined := options.joins(existing)) is None and options.begins:
         return (yield from _with_retries(options, begin, call, unsaved))
-    with entered(joined):
+    with entered(joined), at_level(options.isolation):
         return (yield Invoke(call))  # only its initiator's outermost function ends it
 
 
@@ -53,6 +54,7 @@ def _with_retries(options: Options, begin: Begin, call: Callable[[], Any], unsav
     first_begun_at, pause = 0, _FIRST_PAUSE
     for attempt in range(options.retries + 1):
         transaction = begin(first_begun_at)
+        transaction.isolation = options.isolation
         try:
             return (yield from _once(options, transaction, call, unsaved))
         except TxcoordError as error:
@@ -79,7 +81,7 @@ def _is_settled(transaction: GlobalTransaction) -> Steps[bool]:
 
 def _once(options: Options, transaction: GlobalTransaction, call: Callable[[], Any], unsaved: Callable[[], str]) -> Steps[Any]:
     try:
-        with entered(transaction):
+        with entered(transaction), at_level(options.isolation):
             result = yield Invoke(call)
     except GeneratorExit:
         raise  # nobody is there any more to do anything

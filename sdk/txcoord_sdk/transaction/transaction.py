@@ -79,6 +79,8 @@ class GlobalTransaction:
         """When its first attempt began, milliseconds since 1970."""
         self.status: GlobalStatus = GlobalStatus.ACTIVE
         """As far as this process knows."""
+        self.isolation = ""
+        """Level at which what is done in its name reads, where nothing nearer says one; empty: each engine's own."""
         self.settled = False
         """Whether the second phases were done when its end was told."""
         self._rollback_only = ""

@@ -9,10 +9,12 @@ from threading import Barrier
 from typing import cast
 
 import pytest
-from sqlalchemy import Table, select, text
+from sqlalchemy import Engine, Table, create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import NullPool
 from txcoord_proto.errors import ConfigurationError, LockConflictError, RolledBackError, UnsupportedSqlError
-from txcoord_rm import global_lock, isolation
+from txcoord_rm import enroll, global_lock, isolation
+from txcoord_sdk import current_headers, joined, resume
 from txcoord_sdk.testing import wait_until
 
 from tests.integration.at.test_locks import SECONDS, Holder, balances, pay, waits
@@ -311,6 +313,109 @@ def test_who_may_wait_behind_a_read_that_locks(bank: World, pool: ThreadPoolExec
     holder.end(undo=True)
 
 
-def test_an_unknown_isolation_is_an_error() -> None:
-    with pytest.raises(ConfigurationError, match="read_committed"):
-        isolation("snapshot")
+def test_an_unknown_isolation_is_an_error(bank: World) -> None:
+    for wrong in (isolation, lambda name: bank.client.global_transaction(isolation=name), lambda name: enroll_again(bank, name)):
+        with pytest.raises(ConfigurationError, match="read_committed"):
+            wrong("snapshot")
+
+
+def enroll_again(bank: World, level: str, mode: str = "at") -> Engine:
+    """Another engine of the same database and client, with a level of its own."""
+    engine = create_engine(bank.url, poolclass=NullPool)
+    enroll(engine, bank.client, name="again", isolation=level, mode=mode)
+    return engine
+
+
+def test_an_engine_of_mode_xa_has_no_level(bank: World) -> None:
+    with pytest.raises(ConfigurationError, match="global locks"):
+        enroll_again(bank, "read_committed", "xa")
+
+
+def test_an_engine_keeps_the_level_with_which_it_was_enrolled_first(bank: World) -> None:
+    engine = enroll_again(bank, "read_committed")
+    enroll(engine, bank.client)
+    enroll(engine, bank.client, isolation="read_committed")
+    with pytest.raises(ConfigurationError, match="enrolled first"):
+        enroll(engine, bank.client, isolation="serializable")
+
+
+def seen(engine: Engine) -> int:
+    """What a plain read finds."""
+    with Session(engine) as session:
+        balance: int = session.execute(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1)).scalar_one()
+        session.commit()
+    return balance
+
+
+def by_decorator(bank: World) -> int:
+    @bank.client.global_transaction(isolation="read_committed")
+    def read() -> int:
+        return seen(bank.engine)
+
+    return read()
+
+
+def by_joining(bank: World) -> int:
+    @bank.client.global_transaction(isolation="read_committed")
+    def read() -> int:
+        return seen(bank.engine)
+
+    with bank.client.global_transaction(name="outer"):
+        return read()
+
+
+def by_block(bank: World) -> int:
+    with bank.client.global_transaction(isolation="serializable"):
+        return seen(bank.engine)
+
+
+def by_hand_in_a_thread(bank: World) -> int:
+    with bank.client.global_transaction(isolation="serializable") as transaction, ThreadPoolExecutor(1) as thread:
+
+        def read() -> int:
+            with resume(transaction):
+                return seen(bank.engine)
+
+        return thread.submit(read).result(SECONDS)
+
+
+def by_header(bank: World) -> int:
+    with bank.client.global_transaction(isolation="read_committed"):
+        headers = current_headers()
+        with ThreadPoolExecutor(1) as callee:
+
+            def serve() -> int:
+                with joined(headers, client=bank.client):
+                    return seen(bank.engine)
+
+            return callee.submit(serve).result(SECONDS)
+
+
+def by_engine(bank: World) -> int:
+    engine = enroll_again(bank, "read_committed")
+    with bank.client.global_transaction(name="default"):
+        return seen(engine)
+
+
+@pytest.mark.parametrize("read", [by_decorator, by_joining, by_block, by_hand_in_a_thread, by_header, by_engine])
+def test_the_level_may_be_said_of_a_function_a_call_or_an_engine(
+    bank: World, pool: ThreadPoolExecutor, read: Callable[[World], int]
+) -> None:
+    holder = Holder(bank, pool, pay(1, 10))
+    reader = pool.submit(read, bank)
+    waits(bank, reader)
+    holder.end(undo=True)
+    assert reader.result(SECONDS) == 100
+
+
+def test_the_nearest_level_counts(bank: World, pool: ThreadPoolExecutor) -> None:
+    def read() -> list[int]:
+        engine = enroll_again(bank, "serializable")
+        with isolation("read_committed"), bank.client.global_transaction(isolation="read_uncommitted"):
+            found = [seen(engine)]
+            with isolation("read_uncommitted"):
+                return [*found, seen(bank.engine)]
+
+    holder = Holder(bank, pool, pay(1, 10))
+    assert pool.submit(read).result(SECONDS) == [110, 110]
+    holder.end(undo=True)

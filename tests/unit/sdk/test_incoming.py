@@ -22,6 +22,7 @@ from txcoord_sdk import (
 from txcoord_sdk.carriers.incoming import LONGEST, Admission
 from txcoord_sdk.carriers.outgoing import OutgoingCall
 from txcoord_sdk.context import entered
+from txcoord_sdk.transaction.isolation import at_level
 
 XID = str(Xid("default", 7, 1))
 CLIENT = Client(ClientConfig("stock"))
@@ -107,6 +108,11 @@ def test_the_callers_deadline_comes_along(told: str, seconds: float) -> None:
     assert transaction.deadline - time.monotonic() == pytest.approx(seconds, abs=0.5)
 
 
+def test_an_isolation_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="serializable"):
+        Admission(CLIENT).transaction([XID], "", "", None, "snapshot")
+
+
 # ---------------------------------------------------------------- on the way out
 
 
@@ -144,3 +150,24 @@ def test_a_call_without_an_answer_makes_commit_impossible() -> None:
     call.unanswered(TimeoutError("30 s"))
     assert transaction.rollback_only.startswith("POST http://stock/reservations got no answer")
     OutgoingCall("outside any transaction").unanswered(TimeoutError())
+
+
+@pytest.mark.parametrize(
+    ("of_transaction", "of_block", "told"),
+    [
+        ("", "", ""),
+        ("serializable", "", "serializable"),
+        ("serializable", "read_committed", "read_committed"),
+        ("", "read_committed", "read_committed"),
+        ("read_uncommitted", "", ""),
+    ],
+)
+def test_the_callers_isolation_comes_along(of_transaction: str, of_block: str, told: str) -> None:
+    transaction = CLIENT.joined_transaction(XID, 10.0)
+    transaction.isolation = of_transaction
+    with entered(transaction), at_level(of_block):
+        headers = current_headers()
+    assert headers.get("txcoord-isolation", "") == told
+    with joined(headers, client=CLIENT) as inner:
+        assert inner is not None
+        assert inner.isolation == told
