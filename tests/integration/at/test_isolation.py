@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from threading import Barrier
-from typing import cast
+from typing import Any, cast
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine, Table, create_engine, select, text
+from sqlalchemy import Table, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import NullPool
-from txcoord_proto.errors import ConfigurationError, LockConflictError, RolledBackError, UnsupportedSqlError
-from txcoord_rm import enroll, global_lock, isolation
-from txcoord_sdk import current_headers, joined, resume
+from sqlalchemy.orm.exc import StaleDataError
+from txcoord_proto.errors import LockConflictError, RolledBackError, UnsupportedSqlError
+from txcoord_rm import isolation
 from txcoord_sdk.testing import wait_until
 
 from tests.integration.at.test_locks import SECONDS, Holder, balances, pay, waits
@@ -30,6 +30,17 @@ class Account(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     owner: Mapped[str]
     balance: Mapped[int]
+
+
+class Versioned(Base):
+    __tablename__ = "versioned"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    balance: Mapped[int]
+    version: Mapped[str] = mapped_column()
+    __mapper_args__ = {  # noqa: RUF012 - so SQLAlchemy declares it
+        "version_id_col": version,
+        "version_id_generator": lambda _: uuid4().hex,
+    }
 
 
 ACCOUNT = cast(Table, Account.__table__)
@@ -80,15 +91,53 @@ def test_a_value_that_is_taken_back_is_not_built_upon(
     assert balances(bank)[0] == 101
 
 
-def test_read_uncommitted_builds_upon_it(bank: World, pool: ThreadPoolExecutor) -> None:
-    if bank.engine.dialect.name != "postgresql":
-        pytest.skip("whether the writer behind the read may wait differs")
-    holder = Holder(bank, pool, pay(1, 10))
-    second = pool.submit(bank.globally, read_and_write)
-    waits(bank, second)
-    holder.end(undo=True)
-    assert second.result(SECONDS) == [110]
-    assert balances(bank)[0] == 111
+def read_then_write(session: Session, between: Callable[[], None]) -> None:
+    account = session.get_one(Account, 1)
+    between()
+    account.balance += 1  # UPDATE account SET balance = 111
+
+
+def read_then_write_relatively(session: Session, between: Callable[[], None]) -> None:
+    session.get_one(Account, 1)
+    between()
+    pay(1, 1)(session)
+
+
+def read_then_write_versioned(session: Session, between: Callable[[], None]) -> None:
+    account = session.get_one(Versioned, 1)
+    between()
+    account.balance += 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "work", "error", "left"),
+    [
+        (Account, read_then_write, None, 111),  # ten that nobody has paid
+        (Account, read_then_write_relatively, None, 101),
+        (Versioned, read_then_write_versioned, StaleDataError, 100),
+    ],
+)
+def test_what_becomes_of_a_value_that_was_read_before_it_is_taken_back(
+    bank: World,
+    pool: ThreadPoolExecutor,
+    kind: type[Account | Versioned],
+    work: Callable[[Session, Callable[[], None]], None],
+    error: type[Exception] | None,
+    left: int,
+) -> None:
+    bank.script(
+        "CREATE TABLE versioned (id integer PRIMARY KEY, balance integer NOT NULL, version varchar(32) NOT NULL)",
+        "INSERT INTO versioned VALUES (1, 100, 'first')",
+    )
+
+    def write(session: Session) -> None:
+        row: Any = session.get_one(kind, 1)
+        row.balance += 10
+
+    holder = Holder(bank, pool, write)
+    with pytest.raises(error) if error else nullcontext():
+        bank.globally(lambda session: work(session, lambda: holder.end(undo=True)))
+    assert bank.rows(f"SELECT balance FROM {kind.__tablename__} WHERE id = 1") == [(left,)]
 
 
 @pytest.mark.parametrize("level", ["read_committed", "serializable"])
@@ -106,6 +155,13 @@ def test_a_row_that_was_read_is_not_changed_until_the_end(bank: World, pool: Thr
     assert balances(bank)[0] == 101
 
 
+def run(sql: str) -> Callable[[Session], None]:
+    def work(session: Session) -> None:
+        session.execute(text(sql))
+
+    return work
+
+
 def at(level: str, *works: Callable[[Session], None]) -> Callable[[Session], None]:
     def work(session: Session) -> None:
         with isolation(level):
@@ -115,26 +171,18 @@ def at(level: str, *works: Callable[[Session], None]) -> Callable[[Session], Non
     return work
 
 
-def rich(session: Session) -> None:
-    """Who has more than 150?"""
-    session.execute(text("SELECT owner FROM account WHERE balance > 150")).all()
+RICH = run("SELECT owner FROM account WHERE balance > 150")
+INSERT = run("INSERT INTO account VALUES (4, 'dan', 200)")
+DELETE = run("DELETE FROM account WHERE id = 2")
 
 
-def insert(session: Session) -> None:
-    session.execute(text("INSERT INTO account VALUES (4, 'dan', 200)"))
-
-
-def delete(session: Session) -> None:
-    session.execute(text("DELETE FROM account WHERE id = 2"))
-
-
-@pytest.mark.parametrize("write", [insert, pay(1, 100), delete])
+@pytest.mark.parametrize("write", [INSERT, pay(1, 100), DELETE])
 def test_nothing_comes_or_goes_for_a_serializable_read(
     bank: World, pool: ThreadPoolExecutor, write: Callable[[Session], None]
 ) -> None:
     for level in ("read_committed", "serializable"):
-        holder = Holder(bank, pool, at(level, rich))
-        second = pool.submit(bank.globally, at(level, write), undo=True)
+        holder = Holder(bank, pool, at(level, RICH))
+        second = pool.submit(lambda at_level: bank.globally(at(at_level, write), undo=True), level)
         if level == "serializable":
             waits(bank, second)
             assert len(bank.rows("SELECT id FROM account")) == 3
@@ -164,7 +212,7 @@ def by_key(account: int) -> Callable[[Session], None]:
 
 def test_a_row_that_was_missing_does_not_come_for_a_serializable_read(bank: World, pool: ThreadPoolExecutor) -> None:
     holder = Holder(bank, pool, at("serializable", by_key(4)))
-    second = pool.submit(bank.globally, at("read_committed", insert))
+    second = pool.submit(bank.globally, at("read_committed", INSERT))
     assert isinstance(second.exception(SECONDS), LockConflictError) == (bank.engine.dialect.name != "sqlite")
     holder.end()
     assert len(balances(bank)) == 3 + (bank.engine.dialect.name == "sqlite")
@@ -191,39 +239,35 @@ def test_two_that_read_and_then_write_are_not_both_committed(bank: World, pool: 
     assert sorted(balances(bank)) == [0, 100, 100]
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "UPDATE account SET balance = (SELECT 5) WHERE id = 1",
-        "INSERT INTO account SELECT 9, 'x', 1",
-        "DELETE FROM account WHERE id IN (SELECT 2)",
-        "SELECT id FROM account WHERE id IN (SELECT 2)",
-    ],
-)
-def test_what_reads_beside_its_rows_is_not_serializable(accounts: World, sql: str) -> None:
-    with pytest.raises(UnsupportedSqlError, match="read_"):
-        accounts.globally(at("serializable", lambda session: session.execute(text(sql)) and None))
-    assert [balance for (balance,) in accounts.rows("SELECT balance FROM account")] == [100, 100, 100]
+BESIDE = [
+    "UPDATE account SET balance = (SELECT 5) WHERE id = 1",
+    "INSERT INTO account SELECT 9, 'x', 1",
+    "DELETE FROM account WHERE id IN (SELECT 2)",
+    "SELECT id FROM account WHERE id IN (SELECT 2)",
+]
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT count(*) FROM account",
-        "SELECT owner FROM account GROUP BY owner",
-        "SELECT id FROM account WHERE id IN (SELECT id FROM account)",
-        "WITH a AS (SELECT id FROM account) SELECT id FROM a",
-        "SELECT id FROM account UNION SELECT 7",
-        "SELECT a.id FROM account a LEFT JOIN account b ON a.id = b.id",
-    ],
-)
-def test_reads_that_cannot_be_locked_are_refused(accounts: World, sql: str) -> None:
-    def read(session: Session) -> None:
-        with isolation("read_committed"):
-            session.execute(text(sql)).all()
+def test_what_reads_beside_its_rows_is_not_serializable(bank: World) -> None:
+    for sql in BESIDE:
+        with pytest.raises(UnsupportedSqlError, match="read_"):
+            bank.globally(at("serializable", run(sql)))
+    assert balances(bank) == [100, 100, 100]
 
-    with pytest.raises(UnsupportedSqlError, match="read_uncommitted"):
-        accounts.globally(read)
+
+UNLOCKABLE = [
+    "SELECT count(*) FROM account",
+    "SELECT owner FROM account GROUP BY owner",
+    "SELECT id FROM account WHERE id IN (SELECT id FROM account)",
+    "WITH a AS (SELECT id FROM account) SELECT id FROM a",
+    "SELECT id FROM account UNION SELECT 7",
+    "SELECT a.id FROM account a LEFT JOIN account b ON a.id = b.id",
+]
+
+
+def test_reads_that_cannot_be_locked_are_refused(accounts: World) -> None:
+    for sql in UNLOCKABLE:
+        with pytest.raises(UnsupportedSqlError, match="read_uncommitted"):
+            accounts.globally(at("read_committed", run(sql)))
 
 
 def test_rows_on_every_driver(accounts: World) -> None:
@@ -235,187 +279,3 @@ def test_rows_on_every_driver(accounts: World) -> None:
     assert sorted(accounts.globally(read)[0]) == [(2, "bob"), (3, "cid")]
     assert accounts.undo_rows() == []
     wait_until(lambda: accounts.status() == "COMMITTED", what="the second phase of what has only read")
-
-
-def lock(where: str, how: str = "FOR UPDATE") -> Callable[[Session], None]:
-    """A read that locks."""
-
-    def read(session: Session) -> None:
-        session.execute(text(f"SELECT balance FROM account WHERE {where} {how}")).all()
-
-    return read
-
-
-def test_a_read_for_update_outside_waits_where_it_respects_global_locks(bank: World, pool: ThreadPoolExecutor) -> None:
-    def outside() -> int:
-        with global_lock(), Session(bank.engine) as session:
-            return session.execute(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1).with_for_update()).scalar_one()
-
-    holder = Holder(bank, pool, pay(1, 10))
-    second = pool.submit(outside)
-    time.sleep(0.3)
-    assert not second.done()
-    holder.end(undo=True)
-    assert second.result(SECONDS) == 100
-
-
-@pytest.mark.parametrize(("where", "how"), [("id = 1", "FOR UPDATE"), ("owner = 'ann'", "FOR UPDATE"), ("id = 1", "FOR SHARE")])
-def test_a_row_that_was_locked_is_not_changed_until_the_end(bank: World, pool: ThreadPoolExecutor, where: str, how: str) -> None:
-    if bank.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no locking clause")
-    shared = how == "FOR SHARE" and bank.engine.dialect.name != "postgresql"
-    holder = Holder(bank, pool, lock(where, "LOCK IN SHARE MODE" if shared else how))
-    assert bank.undo_rows() == []
-    second = pool.submit(bank.globally, pay(1, 1))
-    waits(bank, second)
-    assert balances(bank)[0] == 100
-    holder.end()
-    second.result(SECONDS)
-    assert balances(bank)[0] == 101
-
-
-def test_a_read_that_was_told_not_to_wait_does_not(bank: World, pool: ThreadPoolExecutor) -> None:
-    if bank.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no locking clause")
-    holder = Holder(bank, pool, pay(1, 10))
-    began = time.monotonic()
-    for where in ("id = 1", "id + 0 = 1"):
-        with pytest.raises(LockConflictError):
-            bank.globally(lock(where, "FOR UPDATE NOWAIT"))
-    assert time.monotonic() - began < 5.0
-    holder.end()
-
-
-@pytest.mark.parametrize("where", ["id = 2", "owner = 'bob'"])
-def test_who_may_wait_behind_a_read_that_locks(bank: World, pool: ThreadPoolExecutor, where: str) -> None:
-    """MariaDB has locked all that it scanned, for which the rollback of the other one would wait."""
-    if bank.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no locking clause")
-
-    def both(session: Session) -> None:
-        lock(where)(session)
-        lock("id = 1")(session)
-        pay(1, 1)(session)
-
-    holder = Holder(bank, pool, pay(3, 10))
-    second = Holder(bank, pool, pay(1, 10))
-    third = pool.submit(bank.globally, both)
-    if bank.engine.dialect.name == "postgresql" or "id" in where:
-        waits(bank, third)
-        second.end(undo=True)
-        third.result(SECONDS)
-        assert balances(bank)[0] == 101
-    else:
-        assert isinstance(third.exception(SECONDS), LockConflictError)
-        second.end(undo=True)
-        assert balances(bank)[0] == 100
-    assert second.ended_in < 1.0
-    holder.end(undo=True)
-
-
-def test_an_unknown_isolation_is_an_error(bank: World) -> None:
-    for wrong in (isolation, lambda name: bank.client.global_transaction(isolation=name), lambda name: enroll_again(bank, name)):
-        with pytest.raises(ConfigurationError, match="read_committed"):
-            wrong("snapshot")
-
-
-def enroll_again(bank: World, level: str, mode: str = "at") -> Engine:
-    """Another engine of the same database and client, with a level of its own."""
-    engine = create_engine(bank.url, poolclass=NullPool)
-    enroll(engine, bank.client, name="again", isolation=level, mode=mode)
-    return engine
-
-
-def test_an_engine_of_mode_xa_has_no_level(bank: World) -> None:
-    with pytest.raises(ConfigurationError, match="global locks"):
-        enroll_again(bank, "read_committed", "xa")
-
-
-def test_an_engine_keeps_the_level_with_which_it_was_enrolled_first(bank: World) -> None:
-    engine = enroll_again(bank, "read_committed")
-    enroll(engine, bank.client)
-    enroll(engine, bank.client, isolation="read_committed")
-    with pytest.raises(ConfigurationError, match="enrolled first"):
-        enroll(engine, bank.client, isolation="serializable")
-
-
-def seen(engine: Engine) -> int:
-    """What a plain read finds."""
-    with Session(engine) as session:
-        balance: int = session.execute(select(ACCOUNT.c.balance).where(ACCOUNT.c.id == 1)).scalar_one()
-        session.commit()
-    return balance
-
-
-def by_decorator(bank: World) -> int:
-    @bank.client.global_transaction(isolation="read_committed")
-    def read() -> int:
-        return seen(bank.engine)
-
-    return read()
-
-
-def by_joining(bank: World) -> int:
-    @bank.client.global_transaction(isolation="read_committed")
-    def read() -> int:
-        return seen(bank.engine)
-
-    with bank.client.global_transaction(name="outer"):
-        return read()
-
-
-def by_block(bank: World) -> int:
-    with bank.client.global_transaction(isolation="serializable"):
-        return seen(bank.engine)
-
-
-def by_hand_in_a_thread(bank: World) -> int:
-    with bank.client.global_transaction(isolation="serializable") as transaction, ThreadPoolExecutor(1) as thread:
-
-        def read() -> int:
-            with resume(transaction):
-                return seen(bank.engine)
-
-        return thread.submit(read).result(SECONDS)
-
-
-def by_header(bank: World) -> int:
-    with bank.client.global_transaction(isolation="read_committed"):
-        headers = current_headers()
-        with ThreadPoolExecutor(1) as callee:
-
-            def serve() -> int:
-                with joined(headers, client=bank.client):
-                    return seen(bank.engine)
-
-            return callee.submit(serve).result(SECONDS)
-
-
-def by_engine(bank: World) -> int:
-    engine = enroll_again(bank, "read_committed")
-    with bank.client.global_transaction(name="default"):
-        return seen(engine)
-
-
-@pytest.mark.parametrize("read", [by_decorator, by_joining, by_block, by_hand_in_a_thread, by_header, by_engine])
-def test_the_level_may_be_said_of_a_function_a_call_or_an_engine(
-    bank: World, pool: ThreadPoolExecutor, read: Callable[[World], int]
-) -> None:
-    holder = Holder(bank, pool, pay(1, 10))
-    reader = pool.submit(read, bank)
-    waits(bank, reader)
-    holder.end(undo=True)
-    assert reader.result(SECONDS) == 100
-
-
-def test_the_nearest_level_counts(bank: World, pool: ThreadPoolExecutor) -> None:
-    def read() -> list[int]:
-        engine = enroll_again(bank, "serializable")
-        with isolation("read_committed"), bank.client.global_transaction(isolation="read_uncommitted"):
-            found = [seen(engine)]
-            with isolation("read_uncommitted"):
-                return [*found, seen(bank.engine)]
-
-    holder = Holder(bank, pool, pay(1, 10))
-    assert pool.submit(read).result(SECONDS) == [110, 110]
-    holder.end(undo=True)
