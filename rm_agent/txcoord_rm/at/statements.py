@@ -131,7 +131,8 @@ class Statements(ABC):
                 return foreseen
         each = (replace(statement, target=target) for target in statement.locked or (statement.target,))
         keys = {whole(self.resource.capture.table(cursor, one)) for one in each}
-        self._lock(keys, statement.verb is not Verb.LOCKING_READ, self._patience(statement, self._fresh))
+        fresh = self._fresh or self.resource.capture.is_idle(cursor)
+        self._lock(keys, statement.verb is not Verb.LOCKING_READ, self._patience(statement, fresh))
         return self._foreseen(cursor, statement, table, rows)
 
     def _patience(self, statement: Statement, fresh: bool) -> float:
