@@ -176,12 +176,17 @@ class WatchedDialect(Dialect):
         state = None
         if self._txcoord_open and context is not None:
             state = self._txcoord_open.get(id(context.root_connection.connection.dbapi_connection))
-        if state is None or state.deadline == math.inf:
+        if state is not None and state.deadline < math.inf:
+            state.check(statement)
+        try:
             execute(cursor, statement, *rest)
-            return
-        state.check(statement)
-        execute(cursor, statement, *rest)
-        state.busy = False
+        finally:
+            if self._txcoord_open and context is not None:  # it may have enlisted just now
+                self._txcoord_idle(context.root_connection.connection.dbapi_connection)
+
+    def _txcoord_idle(self, raw: object) -> None:
+        if (state := self._txcoord_open.get(id(raw))) is not None:
+            state.busy = False
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         """A statement with one row of parameters."""

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 from txcoord_proto.errors import DeadlinePassedError, NotActiveError, TxcoordError
 from txcoord_proto.status import BranchType, PhaseOne
-from txcoord_sdk.local_transaction import OWN, start_limit
+from txcoord_sdk.local_transaction import OWN, open_state, start_limit
 from txcoord_sdk.session.requests import Registration
 from txcoord_sdk.transaction.effects import Steps
 from txcoord_sdk.transaction.isolation import Isolation
@@ -47,7 +47,14 @@ class LocalBranch(Statements):
         self._registered = False
 
     def _limit(self) -> int:
-        """Milliseconds that the database is to be told, 0: it has been told."""
+        """Milliseconds that the database is to be told, 0: it has been told.
+
+        Where a thread of ours ends the local transaction at its deadline instead, it does not in the middle of this statement:
+        what the statement does after that would be committed by itself.
+        """
+        state = open_state(self.connection)
+        assert state is not None, "it is enlisted"
+        state.busy = True
         return start_limit(self.connection, self.transaction.deadline)
 
     def _entry(self, cursor: Any, undoes: bool) -> Entry:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from txcoord_proto.errors import ConfigurationError, TxcoordError, UnsupportedSqlError
 from txcoord_rm import enroll
 from txcoord_sdk import Client, tcc
+from txcoord_sdk.local_transaction import open_state
 from txcoord_sdk.testing import wait_until
 
 from tests.integration.at.test_locks import Holder, pay, waits
@@ -133,6 +134,30 @@ def test_a_commit_of_one_statement_that_is_refused_leaves_nothing_open(bank: Wor
         assert all_of(bank) == START
         connection.execute(text("UPDATE account SET balance = 1 WHERE id = 1"))
     assert all_of(bank)[0] == (1, "ann", 1)
+
+
+def test_no_deadline_ends_a_local_transaction_in_the_middle_of_its_first_statement(bank: World) -> None:
+    if bank.engine.dialect.name != "sqlite":
+        pytest.skip("elsewhere the database ends it")
+    seen: list[tuple[str, bool]] = []
+
+    def note(sql: str) -> None:
+        state = open_state(connection)
+        seen.append((sql, state is not None and state.busy))
+
+    with bank.client.global_transaction(timeout=20), Session(bank.engine) as session:
+        connection = session.connection()
+        raw: Any = connection.connection.dbapi_connection
+        raw.set_trace_callback(note)
+        session.execute(text("UPDATE account SET balance = 1 WHERE id = 1"))
+        raw.set_trace_callback(None)
+        state = open_state(connection)
+        assert state is not None
+        assert not state.busy, "the thread that ends it at its deadline may do so between statements"
+        session.commit()
+    began = [sql for sql, _ in seen].index("BEGIN IMMEDIATE")
+    assert len(seen) > began + 5
+    assert [sql for sql, busy in seen[began:] if not busy] == [], "after a rollback here the rest would commit by itself"
 
 
 def test_limits_of_one_statement_end_with_it(bank: World) -> None:
