@@ -47,6 +47,8 @@ def _fitting() -> Iterator[None]:
     try:
         yield
     except (DataError, ProgrammingError) as error:
+        if error.connection_invalidated:  # sqlite3 has no other class for a connection that is gone
+            raise
         raise CorruptRecordError(f"an undo record does not fit the tables as they are now: {first_line(error)}") from error
 
 
