@@ -87,6 +87,7 @@ class XaBranch:
 
     def unknown(self, error: BaseException) -> None:
         """See `Enlistment.unknown`."""
+        self.preparation.let_go()
         self._end(PhaseOne.UNKNOWN, repr(error))
 
     def _end(self, result: PhaseOne, error: str = "") -> None:

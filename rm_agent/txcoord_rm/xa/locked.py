@@ -84,3 +84,8 @@ class LockedXaBranch(LocalBranch):
             self._end(PhaseOne.UNKNOWN, "whether it was prepared is not known")
         else:
             super().rolled_back()
+
+    def unknown(self, error: BaseException) -> None:
+        """See `Enlistment.unknown`."""
+        self.preparation.let_go()
+        super().unknown(error)

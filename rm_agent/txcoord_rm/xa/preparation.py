@@ -129,6 +129,11 @@ class Preparation:
         self._connection.detach()
         self._connection.invalidate()  # of what is detached nothing is closed
 
+    def let_go(self) -> None:
+        """End the session of what is perhaps prepared: as long as it lives, MariaDB lets nobody else end it."""
+        with contextlib.suppress(Exception):  # it is gone already
+            self._connection.invalidate()
+
     def abandon(self, dbapi_connection: Any) -> None:
         """Roll it back before it is prepared, where plain ROLLBACK does not; a session that cannot is given up."""
         if self._identifier is None or not self._preparing.begins:
