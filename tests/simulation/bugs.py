@@ -7,15 +7,22 @@ one must break: a simulated program that only crashes has not been caught.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 from txcoord_proto.status import Decision, GlobalStatus, Reason, Settlement
+from txcoord_rm.at import participant
+from txcoord_rm.at.branch import LocalBranch
+from txcoord_rm.undo import log
+from txcoord_rm.undo.restorer import Restorer
 from txcoord_sdk.fence import fence, retention
+from txcoord_sdk.local_transaction import start_limit
 from txcoord_server.domain.answers import OK, LockState, Ticket
+from txcoord_server.domain.locks import LockRequest, LockTable
+from txcoord_server.domain.session import Transaction
 from txcoord_server.domain.settlement import Settler
 from txcoord_server.domain.transactions import Transactions
 from txcoord_server.engine.leadership import Leadership
@@ -143,6 +150,68 @@ def told_before_it_is_durable() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def no_guard_in_the_undo_log() -> Iterator[None]:
+    """A rollback that finds no undo records leaves nothing: the phase one may come after it."""
+    with _patched(log, "_insert_absent", lambda connection, guards: None):
+        yield
+
+
+@contextmanager
+def restored_in_the_wrong_order() -> Iterator[None]:
+    """A rollback undoes what was written first, and tries nothing else where that does not fit."""
+    changes_of = log.changes_of
+    with (
+        _patched(log, "changes_of", lambda *given: changes_of(*given)[::-1]),
+        _patched(
+            Restorer,
+            "_restored",
+            lambda self, every: [d for item in every if not self._undo(item) for d in self._differences(item)],
+        ),
+    ):
+        yield
+
+
+@contextmanager
+def restored_without_a_look() -> Iterator[None]:
+    """A rollback overwrites whatever is there."""
+    with _patched(Restorer, "restore", lambda self, items: self.force(items)):
+        yield
+
+
+@contextmanager
+def acknowledged_and_not_forgotten() -> Iterator[None]:
+    """Commits are acknowledged without the deletion of their undo records."""
+    with _patched(participant, "forget", lambda connection, branches: None):
+        yield
+
+
+@contextmanager
+def locks_given_back_by_the_decision() -> Iterator[None]:
+    """The decision to roll back gives back locks, before anything is put back."""
+    with _patched(Settler, "needs_locks", staticmethod(lambda transaction, resource: transaction.decision is None)):
+        yield
+
+
+@contextmanager
+def locks_never_given_back() -> Iterator[None]:
+    """A branch that failed keeps its locks beyond the end of its transaction."""
+    release = LockTable.release
+
+    def forgetful(self: LockTable, transaction: Transaction, resource: str, keys: Iterable[str]) -> list[LockRequest]:
+        return release(self, transaction, resource, [] if transaction.decision is Decision.ROLLBACK else keys)
+
+    with _patched(LockTable, "release", forgetful):
+        yield
+
+
+@contextmanager
+def ended_in_the_middle_of_a_statement() -> Iterator[None]:
+    """At the deadline a local transaction is rolled back while its first statement runs, whose rest commits by itself."""
+    with _patched(LocalBranch, "_limit", lambda self: start_limit(self.connection, self.transaction.deadline)):
+        yield
+
+
 @dataclass(frozen=True, slots=True)
 class Bug:
     """A planted bug.
@@ -165,6 +234,13 @@ BUGS = {
     "decision without reports": Bug(decision_without_reports, ("TC-3",)),
     "fence cleaned early": Bug(fence_cleaned_early, ("TC-8", "T-3")),
     "told before it is durable": Bug(told_before_it_is_durable, ("TC-1",)),
+    "no guard in the undo log": Bug(no_guard_in_the_undo_log, ("AT-2",)),
+    "restored in the wrong order": Bug(restored_in_the_wrong_order, ("AT-2", "TC-8")),
+    "restored without a look": Bug(restored_without_a_look, ("AT-2",)),
+    "acknowledged and not forgotten": Bug(acknowledged_and_not_forgotten, ("AT-2",)),
+    "locks given back by the decision": Bug(locks_given_back_by_the_decision, ("AT-1", "AT-2", "TC-8")),
+    "locks never given back": Bug(locks_never_given_back, ("AT-7",)),
+    "ended in the middle of a statement": Bug(ended_in_the_middle_of_a_statement, ("AT-2",)),
 }
 
 

@@ -18,8 +18,13 @@ and nothing is under way any more. In brackets: the planted bugs (`bugs`) that s
   said yes to a transaction that was told to be committed have confirmed it. [decision without reports]
 - AT-1, at once: a lock has one holder, from the durable registration to the durable settlement, or to the commit of changed rows;
   a lock is told to be free only if it was, between question and answer. [lock query answered from memory, no fence]
-- AT-3, at once: what was before is put back only over what the branch itself left.
-- AT, at rest: the value of each row is the number of committed changes: no update is lost, none is dirty.
+- AT-2, at once: a branch that the store says is settled has no undo record; at rest: no record is left, and the value of each
+  row is what committed changes and outsiders made of it: no update is lost, none is dirty. [no guard in the undo log, restored
+  without a look, acknowledged and not forgotten]
+- AT-3, as TC-8: a rollback is parked only if an outsider has written over its rows; as AT-2: what he wrote is not overwritten.
+  [restored in the wrong order, restored without a look]
+- AT-7, at rest: no lock without an unfinished holder in any coordinator's memory; as AT-1: none is given back before rows are
+  put back. [locks given back by a rollback's decision]
 - T-1, at rest: no step of a branch takes effect twice; reserved and sold are what the effects say. [no guard]
 - T-3, at rest: no try stands alone: one that came after its cancel had no effect. [no guard]
 """
@@ -32,7 +37,7 @@ from pathlib import Path
 
 from txcoord_proto.status import Decision, GlobalStatus
 
-from tests.simulation.business import ROWS
+from tests.simulation.business import FOREIGN
 from tests.simulation.witness import Fact, Witness
 
 Branch = tuple[str, int]
@@ -58,14 +63,16 @@ def violations(directory: Path, services: list[str], witness: Witness) -> list[s
     confirmed: dict[str, set[str]] = defaultdict(set)
     for name in services:
         database = sqlite3.connect(directory / f"{name}.db")
-        effects, changed = _effects(name, database, found)
+        effects = _effects(name, database, found)
         for (xid, branch), kinds in effects.items():
             fact = witness.facts.get(xid, Fact())
             _follows(f"{name}: branch {branch} of {xid}", kinds, fact, found)
             if "confirm" in kinds:
                 confirmed[xid].add(name)
         _states(name, database, effects, found)
-        _balances(name, database, effects, changed, found)
+        _balances(name, database, effects, found)
+        for call, xid in _rows(name, database, witness, found):
+            confirmed[xid].add(f"{name}:{call}")
         database.close()
     for xid, names in witness.committed.items():
         for name in names:
@@ -74,17 +81,14 @@ def violations(directory: Path, services: list[str], witness: Witness) -> list[s
     return found
 
 
-def _effects(name: str, database: sqlite3.Connection, found: list[str]) -> tuple[dict[Branch, set[str]], dict[str, list[Branch]]]:
-    """Steps that took effect, by branch, and the branches that changed each row."""
+def _effects(name: str, database: sqlite3.Connection, found: list[str]) -> dict[Branch, set[str]]:
+    """Steps that took effect, by branch."""
     effects: dict[Branch, set[str]] = defaultdict(set)
-    changed: dict[str, list[Branch]] = defaultdict(list)
-    for (xid, branch, kind, item), times in Counter(database.execute("SELECT xid, branch_id, kind, item FROM effect")).items():
+    for (xid, branch, kind), times in Counter(database.execute("SELECT xid, branch_id, kind FROM effect")).items():
         effects[xid, branch].add(kind)
         if times > 1:
             found.append(f"T-1: {name}: {kind} of branch {branch} of {xid} took effect {times} times")
-        if item:
-            changed[item].append((xid, branch))
-    return effects, changed
+    return effects
 
 
 def _follows(branch: str, kinds: set[str], fact: Fact, found: list[str]) -> None:
@@ -105,16 +109,26 @@ def _states(name: str, database: sqlite3.Connection, effects: dict[Branch, set[s
             found.append(f"T-1: {name}: branch {branch} of {xid} is {state} and had the effects {sorted(have)}")
 
 
-def _balances(
-    name: str, database: sqlite3.Connection, effects: dict[Branch, set[str]], changed: dict[str, list[Branch]], found: list[str]
-) -> None:
-    for item in ROWS:
-        (value,) = database.execute("SELECT value FROM item WHERE name = ?", (item,)).fetchone()
-        committed = sum("confirm" in effects[branch] for branch in changed[item])
-        if value != committed:
-            found.append(f"AT: {name}: row {item} is {value} after {committed} committed changes")
-    rows = {branch for branches in changed.values() for branch in branches}
-    sold = sum("confirm" in kinds for branch, kinds in effects.items() if branch not in rows)
+def _balances(name: str, database: sqlite3.Connection, effects: dict[Branch, set[str]], found: list[str]) -> None:
+    sold = sum("confirm" in kinds for kinds in effects.values())
     have = database.execute("SELECT reserved, sold FROM account").fetchone()
     if have != (0, sold):
         found.append(f"T-1: {name}: {have[0]} reserved and {have[1]} sold at rest, {sold} branches were confirmed")
+
+
+def _rows(name: str, database: sqlite3.Connection, witness: Witness, found: list[str]) -> list[tuple[int, str]]:
+    """What AT has left: rows as committed transactions and outsiders made them, and no record; returns calls with their XIDs."""
+    lines: list[tuple[int, str, str]] = database.execute("SELECT call, xid, item FROM ledger").fetchall()
+    for _, xid, item in lines:
+        if witness.facts.get(xid, Fact()).decision != Decision.COMMIT:
+            found.append(f"AT-2: {name}: a line of {xid} on row {item} is left, which is not committed")
+    over = Counter(item for (item,) in database.execute("SELECT item FROM overwritten WHERE taken_back = 0"))
+    committed = Counter(item for _, _, item in lines)
+    for item, value in database.execute("SELECT name, value FROM item"):
+        if value != committed[item] + FOREIGN * over[item]:
+            found.append(f"AT-2: {name}: row {item} is {value} after {committed[item]} changes, {over[item]} by outsiders")
+    for xid, branch, state in database.execute("SELECT xid, branch_id, state FROM txcoord_undo_log"):
+        decision = witness.facts.get(xid, Fact()).decision
+        if state == "IMAGE" or decision == Decision.COMMIT:
+            found.append(f"AT-2: {name}: a record {state} of branch {branch} of {xid} ({decision or 'unknown'}) is left at rest")
+    return [(call, xid) for call, xid, _ in lines]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import sqlite3
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Dialect, create_engine, make_url
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -69,7 +71,7 @@ class Access:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._open: list[VirtualConnection] = []
-        dialect = _dialect()
+        dialect = copy.copy(_dialect())
         pool = AsyncAdaptedQueuePool(self.connect, dialect=dialect)  # type: ignore[arg-type]  # what DB-API calls a connection
         engine = Engine(pool, dialect, make_url(f"sqlite:///{disk.path}"), execution_options={"compiled_cache": _COMPILED})
         self.engine = AsyncEngine(engine)
@@ -179,17 +181,24 @@ class VirtualCursor(sqlite3.Cursor):
                 return self
 
 
+class VirtualDialect(SQLiteDialect_pysqlite):
+    """SQLite over an asynchronous driver; all are equal, so that what one engine has compiled the others need not."""
+
+    is_async = True
+    supports_statement_cache = True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VirtualDialect)
+
+    def __hash__(self) -> int:
+        return 1
+
+
 @cache
 def _dialect() -> Dialect:
-    """SQLite over an asynchronous driver; one for all engines, so that what one has compiled the others need not."""
     engine = create_engine("sqlite://")
     with engine.connect():
         dialect = engine.dialect
     engine.dispose()
-    dialect.is_async = True
+    dialect.__class__ = VirtualDialect
     return dialect
-
-
-def forget_open_transactions() -> None:
-    """What killed processes had open is not known to anybody any more."""
-    getattr(_dialect(), "_txcoord_open", {}).clear()

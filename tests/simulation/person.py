@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from txcoord_proto.errors import TxcoordError
-from txcoord_proto.status import GlobalStatus
+from txcoord_proto.status import Decision, GlobalStatus
 from txcoord_proto.v1 import coordinator_pb2 as pb
 from txcoord_proto.v1 import operator_pb2 as op
 from txcoord_server.engine.connection import Principal
 from txcoord_server.engine.engine import Engine
 from txcoord_server.rpc.operator import OperatorService
 
+from tests.simulation.business import Outsiders
 from tests.simulation.witness import Witness
 
 _PARKED: int = pb.GlobalStatus.Value(GlobalStatus.PARKED)
@@ -27,10 +28,12 @@ class Person:
     Args:
         rng: Chance.
         witness: Hears which acts were answered.
+        outsiders: By whom rows are repaired before a rollback is tried again.
     """
 
-    def __init__(self, rng: random.Random, witness: Witness) -> None:
+    def __init__(self, rng: random.Random, witness: Witness, outsiders: Outsiders) -> None:
         self._rng = rng
+        self._outsiders = outsiders
         self._witness = witness
         self._service = OperatorService("node", "store")
 
@@ -46,6 +49,8 @@ class Person:
             await asyncio.sleep(self._rng.expovariate(5))
             for seen in shown.transactions:
                 if seen.status == _PARKED:
+                    if seen.decision == Decision.ROLLBACK:
+                        self._outsiders.repair(seen.xid)
                     await self._retry(engine, seen)
                 elif decides and seen.status == pb.ACTIVE and self._rng.random() < 0.05:
                     await self._force(engine, seen)

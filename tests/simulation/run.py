@@ -22,7 +22,7 @@ from txcoord_sdk.transaction import effects
 
 from tests.simulation.business import make_business_database
 from tests.simulation.check import violations
-from tests.simulation.database import Deadlines, epoch_time, forget_open_transactions
+from tests.simulation.database import Deadlines, epoch_time
 from tests.simulation.loop import SimLoop
 from tests.simulation.scene import STANDSTILLS, Profile
 from tests.simulation.store import SimStore, StoreFaults
@@ -84,7 +84,6 @@ def _run(seed: int, directory: Path, profile: Profile) -> Outcome:
     loop.note(sorted(witness.committed), sorted(witness.rolled_back))
     with _last_words():
         world.close()
-        forget_open_transactions()
         effects._mailboxes.clear()
         mailbox._bursts.clear()
     return Outcome(
@@ -112,17 +111,18 @@ def _templates() -> dict[str, bytes]:
 @contextmanager
 def _virtual(seed: int, loop: SimLoop) -> Iterator[None]:
     """Clocks and chance that the program reads by itself are the simulation's, and so is what a thread of it would do."""
-    clocks, chance = (time.monotonic, time.time, time.clock_gettime), random.getstate()
+    clocks, chance = (time.monotonic, time.time, time.time_ns, time.clock_gettime), random.getstate()
     threads: Any = local_transaction
     reaper, threads.reaper = threads.reaper, Deadlines()
     random.seed(seed)
     time.monotonic = loop.time
     time.time = lambda: epoch_time(loop.time())
+    time.time_ns = lambda: int(epoch_time(loop.time()) * 1_000_000_000)
     time.clock_gettime = lambda clock: loop.time()
     try:
         yield
     finally:
-        time.monotonic, time.time, time.clock_gettime = clocks
+        time.monotonic, time.time, time.time_ns, time.clock_gettime = clocks
         random.setstate(chance)
         threads.reaper = reaper
 
@@ -130,7 +130,7 @@ def _virtual(seed: int, loop: SimLoop) -> Iterator[None]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Nothing is collected meanwhile, or a frozen process would run its `finally` blocks; the program's warnings are expected."""
-    loggers = [logging.getLogger(name) for name in ("txcoord_sdk", "txcoord_server", "sqlalchemy.pool")]
+    loggers = [logging.getLogger(name) for name in ("txcoord_sdk", "txcoord_rm", "txcoord_server", "sqlalchemy.pool")]
     levels, collecting = [logger.level for logger in loggers], gc.isenabled()
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from tests.simulation.loop import SimLoop
 from tests.simulation.network import Network
@@ -18,6 +20,7 @@ class Profile:
         workers: Business transactions at once, of each initiator.
         kills, pauses, breaks, outages, jumps, losses: Expected number a second: of processes killed and stopped, of streams
             broken, of times that the store is away, that its clock is set, that a service's database connections are lost.
+        outsiders: Expected number a second of rows that somebody writes who knows of no global transactions.
         unknown: Share of group commits, and of the services' commits, whose outcome is not told.
         loss: Share of calls between services that get lost or come twice.
         local_failures: Share of tries that fail by themselves.
@@ -31,6 +34,7 @@ class Profile:
     outages: float = 0.08
     jumps: float = 0.05
     losses: float = 0.15
+    outsiders: float = 0.15
     unknown: float = 0.02
     loss: float = 0.03
     local_failures: float = 0.08
@@ -50,6 +54,7 @@ class Scene:
         witness: Judges what they are told.
         profile: How bad it gets.
         bad: Whether it is bad at the moment.
+        lines: Numbers of lines in the services' ledgers.
         transactions: Business transactions that were begun.
         cleaned: Fence rows that retention has removed.
     """
@@ -59,5 +64,6 @@ class Scene:
     witness: Witness
     profile: Profile
     bad: bool = True
+    lines: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     transactions: int = 0
     cleaned: int = 0

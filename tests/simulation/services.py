@@ -18,6 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from txcoord_proto.errors import TxcoordError
 from txcoord_proto.v1 import coordinator_pb2 as pb
+from txcoord_rm import enroll
+from txcoord_rm.at.participant import UNDO_LOG
 from txcoord_sdk.carriers.asgi import TransactionMiddleware
 from txcoord_sdk.carriers.outgoing import OutgoingCall
 from txcoord_sdk.client import Client
@@ -33,7 +35,7 @@ from txcoord_sdk.tcc.decorator import tcc
 from txcoord_sdk.transaction.options import Hooks
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
-from tests.simulation.business import ROWS, RowsParticipant, change_rows, effect, this_branch
+from tests.simulation.business import ROWS, Rows, effect, this_branch
 from tests.simulation.database import Access, Disk
 from tests.simulation.loop import Process
 from tests.simulation.network import SimTransport
@@ -115,23 +117,21 @@ class Participant(Service):
     def __init__(self, scene: Scene, name: str, instance: str, disk: Disk) -> None:
         super().__init__(scene, name, instance)
         self.disk = disk
-        self.rows = f"rows@{name}"
         self.access: Access | None = None
         self._app: TransactionMiddleware | None = None
         self._reserve: Any = None
-        self._database: Database | None = None
+        self._rows = Rows(scene.loop.rng, scene.lines)
 
     def prepare(self, client: SimClient) -> None:
         self.access = Access(self.disk)
         client.bind(self.access.engine)
-        self._database = database = client.databases.get()
+        database = client.databases.get()
+        # They are cleaned below, more often than by the SDK's own timer thread.
+        cleaning._kept[database] = dict.fromkeys(("txcoord_fence", "txcoord_undo_log"), os.getpid())
+        enroll(self.access.engine, client, lock_wait=self.scene.loop.rng.choice([0.0, 1.0, 3.0]))
         database.fence_retention = FENCE_RETENTION
         database._id = self.name  # its tables are there: looking for them at each start would take a tenth of all time
-        cleaning._kept[database] = {
-            "txcoord_fence": os.getpid()
-        }  # it is cleaned below, more often than by the SDK's own timer thread
         self._reserve = self._actions(client)
-        client.serve(self.rows, RowsParticipant(database, self.stumble, self.scene.witness.violations.append))
         self._app = TransactionMiddleware(self._serve, client)
         loop = asyncio.get_running_loop()
         self.scene.loop.keep(loop.create_task(self._clean(client, database)))
@@ -176,6 +176,7 @@ class Participant(Service):
             await asyncio.sleep(self.scene.loop.rng.expovariate(0.25))
             try:
                 self.scene.cleaned += await cleaning.apurge(client, database)
+                self.scene.cleaned += await cleaning.apurge(client, database, UNDO_LOG)
             except (TxcoordError, DBAPIError):
                 continue  # another time, as the client's runner would
 
@@ -205,14 +206,13 @@ class Participant(Service):
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         what, rng, transaction = scope["what"], self.scene.loop.rng, current()
         assert transaction is not None
-        assert self._database is not None
+        assert self.access is not None
         status = 200
         try:
             if what["kind"] == "reserve":
                 await self._try(what["number"], what["fails"])
             else:
-                wait = rng.choice([0.0, 1.0, 3.0])
-                await change_rows(self._database, transaction, self.rows, what["items"], wait)
+                await self._rows.change(self.access.engine, transaction.known_xid, what["number"], what["items"])
         except ValueError:
             status = 409
         if status == 200 and rng.random() < 0.03:
@@ -290,7 +290,7 @@ class Initiator(Service):
             said_yes = agreed.setdefault(await transaction.axid(), [])
             for service, what in calls:
                 if await self._request(service, what):
-                    said_yes.append(service)
+                    said_yes.append(service if what["kind"] == "reserve" else f"{service}:{number}")
             if rng.random() < 0.2:
                 await asyncio.sleep(rng.uniform(0.3, 2.0))  # a person thinks, and locks are held meanwhile
             if rng.random() < 0.1:
@@ -311,7 +311,8 @@ class Initiator(Service):
         if rng.random() < 0.6:
             fails = rng.random() < self.scene.profile.local_failures
             return rng.choice(["stock", "balance"]), {"kind": "reserve", "number": number, "fails": fails}
-        return "balance", {"kind": "rows", "items": rng.sample(ROWS, rng.choice([1, 1, 2]))}
+        what = {"kind": "rows", "number": number, "items": rng.sample(ROWS, rng.choice([1, 1, 2]))}
+        return rng.choice(["balance", "balance", "stock"]), what
 
     async def _request(self, service: str, what: dict[str, Any]) -> bool:
         """Call a service as the SDK's HTTP transports do; False: it said no, and the order goes on without it.

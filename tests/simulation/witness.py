@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from txcoord_proto.status import BranchStatus, BranchType, Decision, GlobalStatus
+from txcoord_rm.at.participant import ONLY_LOCKS
 from txcoord_server.engine.storage import GroupWrite
 
 _FINAL = (GlobalStatus.COMMITTED, GlobalStatus.ROLLED_BACK)
@@ -30,6 +31,7 @@ class Fact:
         status, decision: Of its row.
         branches: By id: type, resource, status, lock keys.
         locks: Global locks that these rows say it holds.
+        only_locks: Branches that hold further keys of others, and change nothing.
         purged: Whether its row has gone.
     """
 
@@ -37,6 +39,7 @@ class Fact:
     decision: str = ""
     branches: dict[int, tuple[str, str, str, tuple[str, ...]]] = field(default_factory=dict)
     locks: frozenset[Lock] = frozenset()
+    only_locks: frozenset[int] = frozenset()
     purged: bool = False
 
 
@@ -48,11 +51,13 @@ class Witness:
         store: The store's file.
         time: The simulation's clock.
         tried: Whether a branch's phase one has been committed in its database.
+        kept: Whether rows of a branch can still be put back in its database.
     """
 
     store: Path
     time: Callable[[], float]
     tried: Callable[[str, str, int], bool]
+    kept: Callable[[str, str, int], bool]
     violations: list[str] = field(default_factory=list)
     facts: dict[str, Fact] = field(default_factory=dict)
     committed: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -108,13 +113,17 @@ class Witness:
     def _read(self, xid: str) -> Fact:
         raw = self._connected()
         row = raw.execute("SELECT status, decision, settled_branches FROM txc_global WHERE xid = ?", (xid,)).fetchone()
-        branches = raw.execute("SELECT id, type, resource, status, lock_keys FROM txc_branch WHERE xid = ?", (xid,))
-        found = {b: (kind, resource, status, tuple(json.loads(keys or "[]"))) for b, kind, resource, status, keys in branches}
+        branches = raw.execute("SELECT id, type, resource, status, lock_keys, arguments FROM txc_branch WHERE xid = ?", (xid,))
+        found, only_locks = {}, set()
+        for branch, kind, resource, status, keys, arguments in branches:
+            found[branch] = (kind, resource, status, tuple(json.loads(keys or "[]")))
+            if arguments == ONLY_LOCKS:
+                only_locks.add(branch)
         status, decision, settled = row if row is not None else ("", None, None)
         for told in json.loads(settled or "[]"):  # their rows were not written again
             kind, resource, _, keys = found[told[0]]
             found[told[0]] = (kind, resource, BranchStatus.SETTLED, keys)
-        return Fact(status, decision or "", found, _locks(decision or "", found), row is None)
+        return Fact(status, decision or "", found, _locks(decision or "", found), frozenset(only_locks), row is None)
 
     def _judge(self, xid: str, before: Fact, now: Fact) -> None:
         if now.purged:
@@ -127,6 +136,9 @@ class Witness:
             self.violations.append(f"TC-8: {xid} is parked, and a person has nothing to repair there")
         if now.decision and not before.decision:
             self._decided(xid, now)
+        for branch, (kind, resource, status, _) in now.branches.items():
+            if kind == BranchType.AT and status == BranchStatus.SETTLED and self.kept(resource, xid, branch):
+                self.violations.append(f"AT-2: branch {branch} of {xid} on {resource} is settled, and its undo records are there")
 
     def _decided(self, xid: str, now: Fact) -> None:
         if now.decision == Decision.ROLLBACK:
@@ -134,7 +146,9 @@ class Witness:
         if xid in self.rolled_back:
             self.violations.append(f"TC-1: {xid} was told to be rolled back, and then committed")
         for branch, (_, resource, status, _) in now.branches.items():
-            if status != BranchStatus.FAILED and not self.tried(resource, xid, branch):
+            if branch in now.only_locks or status == BranchStatus.FAILED:
+                continue
+            if not self.tried(resource, xid, branch):
                 self.violations.append(f"TC-3: {xid} was committed while branch {branch} on {resource} had not done its part")
 
     def _look_for_purged(self) -> None:

@@ -16,6 +16,7 @@ from txcoord_server.engine.retention import RetentionConfig
 from txcoord_server.rpc.auth import Authenticator
 from txcoord_server.rpc.service import CoordinatorService
 
+from tests.simulation.business import Outsiders
 from tests.simulation.database import Disk
 from tests.simulation.loop import Process, SimLoop
 from tests.simulation.network import Network
@@ -86,7 +87,8 @@ class World:
         self.network = Network(self.loop)
         self.disks = {name: Disk(self.loop, directory / f"{name}.db") for name in _INSTANCES}
         self._reading: dict[str, sqlite3.Connection] = {}
-        self.witness = Witness(directory / "store.db", self.loop.time, self._tried)
+        self.witness = Witness(directory / "store.db", self.loop.time, self._tried, self._kept)
+        self.outsiders = Outsiders(self.loop.rng, {name: disk.path for name, disk in self.disks.items()})
         self.scene = Scene(self.loop, self.network, self.witness, profile)
         self.coordinators = [Coordinator(self, name) for name in NODES]
         self.participants = {
@@ -107,12 +109,22 @@ class World:
 
     def _tried(self, resource: str, xid: str, branch: int) -> bool:
         """Whether the database of a resource has the effects of a branch's phase one."""
+        if resource.startswith("db@"):
+            return self._kept(resource, xid, branch)
+        query = "SELECT 1 FROM effect WHERE xid = ? AND branch_id = ? AND kind = 'try'"
+        return self._ask(resource, query, xid, branch)
+
+    def _kept(self, resource: str, xid: str, branch: int) -> bool:
+        """Whether a branch has undo records from which rows can be put back."""
+        query = "SELECT 1 FROM txcoord_undo_log WHERE xid = ? AND branch_id = ? AND state = 'IMAGE'"
+        return self._ask(resource, query, xid, branch)
+
+    def _ask(self, resource: str, query: str, *parameters: object) -> bool:
         name = resource.rpartition("@")[2]
         raw = self._reading.get(name)
         if raw is None:
             raw = self._reading[name] = sqlite3.connect(self.disks[name].path, timeout=0, isolation_level=None)
-        found = raw.execute("SELECT 1 FROM effect WHERE xid = ? AND branch_id = ? AND kind = 'try'", (xid, branch))
-        return found.fetchone() is not None
+        return raw.execute(query, parameters).fetchone() is not None
 
     # ------------------------------------------------------------ the course of a simulation
 
@@ -146,12 +158,23 @@ class World:
             await asyncio.sleep(1.0)
             quiet = quiet + 1 if self._quiet() else 0
             if quiet == 2:
-                return
+                return self._look_for_locks()
         self.witness.violations.append("TC-8: not everything ended within 600 s after the last fault")
+
+    def _look_for_locks(self) -> None:
+        """AT-7: no lock without an unfinished holder, in the memory of any coordinator that believes to lead."""
+        for coordinator in self.coordinators:
+            if coordinator.node is None or (engine := coordinator.node.engine) is None:
+                continue
+            for entry in engine.ledger.locks.entries():
+                if engine.ledger.by_xid.get(entry.holder.xid) is not entry.holder:
+                    self.witness.violations.append(
+                        f"AT-7: {coordinator.name}: {entry.key} is locked by {entry.holder.xid}, which has ended"
+                    )
 
     async def _look_after(self) -> None:
         """A person asks any coordinator that believes to lead, again and again."""
-        person = Person(self.loop.rng, self.witness)
+        person = Person(self.loop.rng, self.witness, self.outsiders)
         while True:
             await asyncio.sleep(self.loop.rng.expovariate(0.5))
             for coordinator in self.coordinators:
@@ -178,7 +201,7 @@ class World:
 
     async def _nemesis(self) -> None:
         rng, profile = self.loop.rng, self.profile
-        kinds = ("kills", "pauses", "breaks", "outages", "jumps", "losses")
+        kinds = ("kills", "pauses", "breaks", "outages", "jumps", "losses", "outsiders")
         rates = [float(getattr(profile, kind)) for kind in kinds]
         end = self.loop.time() + profile.seconds
         while self.loop.time() < end:
@@ -198,6 +221,8 @@ class World:
                     self._background(self._outage(rng.choice([0.3, 1.0, 3.0, 7.0])))
                 case "jumps":
                     self.store_faults.ahead += rng.choice([-5.0, 5.0, 60.0])
+                case "outsiders":
+                    self.witness.may_park.update(self.outsiders.write())
                 case "losses":
                     self._lose(rng.choice([p for some in self.participants.values() for p in some]))
 
