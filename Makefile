@@ -1,6 +1,6 @@
 # Every target sets up what it needs, from nothing.
 .DEFAULT_GOAL := help
-.PHONY: help venv compiled demo test quick check format proto docs bench sim clean
+.PHONY: help venv compiled demo test quick check format proto docs bench sim soak clean
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -57,6 +57,9 @@ bench: $(STAMP) $(COMPILED) ## the benchmarks: ONLY=coordinator, STRICT=1
 
 sim: $(STAMP) ## the simulation: SEEDS=5000
 	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),5000) $(if $(SEED),--seed $(SEED))
+
+soak: $(STAMP) ## the bank whose processes die at random: TRANSFERS=5000
+	@TXCOORD_TRANSFERS=$(or $(TRANSFERS),5000) $(PY) -m pytest -q -s tests/chaos/test_bank.py -k no_money
 
 clean: ## remove what was made
 	rm -rf .venv build dist .mypy_cache .ruff_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""Three offices of a bank with a database of another kind each, a coordinator, and clients that move money between them.
+"""Offices of a bank with a database of another kind each, a coordinator, and clients that move money between them.
 
 Offices and coordinator are processes that can be killed; the clients are threads of the test.
 """
@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+from click.testing import CliRunner
+from sqlalchemy import text
 from txcoord_proto.errors import RolledBackError, TxcoordError
 from txcoord_proto.v1.operator_pb2 import LocksReply, LocksRequest
 from txcoord_sdk import Client, ClientConfig
 from txcoord_sdk.carriers.requests import TransactionAdapter
 from txcoord_sdk.testing import free_port, wait_until
+from txcoord_server.cli import main as commands
 from txcoord_server.commands.coordinator import Coordinator as Operator
 
 from tests.chaos import audit, invariants
@@ -32,9 +35,9 @@ CLIENTS = 32
 TIMEOUT = 8.0
 """Seconds that a transfer may take."""
 WAYS = ("known", "unknown", "savepoint", "twice", "alone", "vault")
-"""How money is moved; XA will be one more."""
-FURTHER = {"postgres": ("read",)}
-"""How else at one office."""
+"""How money is moved where the engine is enrolled in AT mode."""
+POSSIBLE = {"postgres": (*WAYS, "read", "xa"), "mariadb": WAYS, "sqlite": WAYS, "mariadb-xa": ("xa", "vault")}
+"""By office: MariaDB does not mix AT and XA in one database, SQLite prepares nothing."""
 PAUSE = 0.3
 """Seconds for which a client leaves an office alone that does not answer."""
 _PATIENCE = 40.0
@@ -71,6 +74,8 @@ class Chain:
             self.offices[name] = Child(f"office-{name}", arguments, directory, port, spare=True)
             self.offices[name].start()
         self.chance = random.Random(seed)
+        self.favoured = ""
+        """A way that is taken wherever an office has it; empty: all are."""
         self.transfers: list[Transfer] = []
         self._numbers = itertools.count(1)
         self._client = Client(ClientConfig("customers", (address,)))
@@ -101,7 +106,8 @@ class Chain:
         place = chance.randrange(3) if ends_badly and abandon is None else 2
         legs = []
         for nth, (name, signed) in enumerate(zip(names, (-amount, amount), strict=True)):
-            possible = ways or (*WAYS, *FURTHER.get(name, ()))
+            every = POSSIBLE[name]
+            possible = ways or ((self.favoured,) if self.favoured in every else every)
             fails = ends_badly and nth == place
             legs.append(Leg(name, chance.choice(possible), chance.randrange(1, ACCOUNTS + 1), signed, fails))
         transfer = Transfer(next(self._numbers), (legs[0], legs[1]), ends_badly and place == 2)
@@ -129,13 +135,50 @@ class Chain:
             http.mount("http://", TransactionAdapter())
             transfer.xid = transaction.xid()
             for leg in transfer.legs:
-                asked = {"number": transfer.number, "xid": transfer.xid, "account": leg.account, "amount": leg.amount}
-                params = {name: str(value) for name, value in {**asked, "fails": leg.fails}.items()}
-                answer = http.post(f"{self._urls[leg.office]}/{leg.how}", params=params, timeout=TIMEOUT + 2)
-                if not answer.ok:
-                    raise requests.HTTPError(f"{answer.status_code} {answer.text}")
+                self._ask(http, leg, transfer.number, transfer.xid)
             if transfer.abandon:
                 raise AbandonedError
+
+    def _ask(self, http: requests.Session, leg: Leg, number: int, xid: str) -> None:
+        asked = {"number": number, "xid": xid, "account": leg.account, "amount": leg.amount, "fails": leg.fails}
+        params = {name: str(value) for name, value in asked.items()}
+        answer = http.post(f"{self._urls[leg.office]}/{leg.how}", params=params, timeout=TIMEOUT + 2)
+        if not answer.ok:
+            raise requests.HTTPError(f"{answer.status_code} {answer.text}")
+
+    def parked(self, office: str) -> str:
+        """A transaction whose rollback at an office is parked, since a clerk has written over its row; gives its XID."""
+        with (
+            contextlib.suppress(AbandonedError),
+            requests.Session() as http,
+            self._client.global_transaction(timeout=TIMEOUT, name="parked") as transaction,
+        ):
+            http.mount("http://", TransactionAdapter())
+            xid = transaction.xid()
+            self._ask(http, Leg(office, "known", 1, 5), -next(self._numbers), xid)
+            self._clerk(office, "UPDATE account SET balance = balance + 1 WHERE id = 1")
+            raise AbandonedError
+        wait_until(lambda: self.status(xid) == "PARKED", _PATIENCE, f"that {xid} is parked")
+        return xid
+
+    def put_right(self, office: str, xid: str) -> None:
+        """The clerk brings in order by hand what a parked transaction, and he himself, have written."""
+        self._clerk(office, "UPDATE account SET balance = balance - 6 WHERE id = 1", f"DELETE FROM ledger WHERE xid = '{xid}'")
+
+    def _clerk(self, office: str, *statements: str) -> None:
+        with self.databases[office].begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+
+    def status(self, xid: str) -> str:
+        """What the coordinator's row says."""
+        return str(invariants.rows(self.store, f"SELECT status FROM txc_global WHERE xid = '{xid}'")[0][0])
+
+    def retry(self, xid: str) -> None:
+        """A person has the coordinator try again."""
+        words = ["retry", xid, "--address", self.coordinator.server.address, "--yes"]
+        done = CliRunner().invoke(commands, words)
+        assert done.exit_code == 0, done.output
 
     def drive(self, reached: Callable[[], bool], then: Callable[[], None]) -> None:
         """See `Driven.drive`."""

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as SqlTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 from txcoord_proto.errors import TxcoordError
-from txcoord_rm import enroll
+from txcoord_rm import enroll, mode
 from txcoord_sdk import Client, tcc
 
 from tests.chaos.bank import Server, serve
@@ -101,7 +101,7 @@ class Office:
     def __init__(self, client: Client, engine: Engine) -> None:
         self._engine = engine
         self._alone = engine.execution_options(isolation_level="AUTOCOMMIT")
-        enroll(engine, client, lock_wait=LOCK_WAIT)
+        enroll(engine, client, mode="xa" if client.service.endswith("-xa") else "at", lock_wait=LOCK_WAIT)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         asked = dict(parse_qsl(environ["QUERY_STRING"]))
@@ -173,6 +173,13 @@ class Office:
         with self._alone.connect() as connection:
             leg.book(connection)
             leg.write(connection)
+
+    def xa(self, leg: Leg) -> None:
+        """The database prepares it; so may others do with the same rows in AT."""
+        with mode("xa"), Session(self._engine) as session:
+            leg.book(session)
+            leg.write(session)
+            session.commit()
 
     def vault(self, leg: Leg) -> None:
         """Not the accounts: what is kept by TCC."""
