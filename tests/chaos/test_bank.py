@@ -23,7 +23,7 @@ from tests.chaos.matrix import MODES, ran
 from tests.chaos.world import under_traffic
 from tests.servers import Server, fresh_database
 
-TRANSFERS = int(os.environ.get("TXCOORD_TRANSFERS", "300"))
+TRANSFERS = int(os.environ.get("TXCOORD_TRANSFERS", "200"))
 SEED = int(os.environ.get("TXCOORD_SEED", "1"))
 REASON = re.compile(r"[A-Z]\w+(?:\((?:'\d+ \w+|[\"']\d+ \w+|\w+))?")
 """The error, and the one in it."""

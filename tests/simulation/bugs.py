@@ -151,13 +151,6 @@ def told_before_it_is_durable() -> Iterator[None]:
 
 
 @contextmanager
-def no_guard_in_the_undo_log() -> Iterator[None]:
-    """A rollback that finds no undo records leaves nothing: the phase one may come after it."""
-    with _patched(log, "_insert_absent", lambda connection, guards: None):
-        yield
-
-
-@contextmanager
 def restored_in_the_wrong_order() -> Iterator[None]:
     """A rollback undoes what was written first, and tries nothing else where that does not fit."""
     changes_of = log.changes_of
@@ -234,7 +227,6 @@ BUGS = {
     "decision without reports": Bug(decision_without_reports, ("TC-3",)),
     "fence cleaned early": Bug(fence_cleaned_early, ("TC-8", "T-3")),
     "told before it is durable": Bug(told_before_it_is_durable, ("TC-1",)),
-    "no guard in the undo log": Bug(no_guard_in_the_undo_log, ("AT-2",)),
     "restored in the wrong order": Bug(restored_in_the_wrong_order, ("AT-2", "TC-8")),
     "restored without a look": Bug(restored_without_a_look, ("AT-2",)),
     "acknowledged and not forgotten": Bug(acknowledged_and_not_forgotten, ("AT-2",)),

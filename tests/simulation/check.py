@@ -19,12 +19,12 @@ and nothing is under way any more. In brackets: the planted bugs (`bugs`) that s
 - AT-1, at once: a lock has one holder, from the durable registration to the durable settlement, or to the commit of changed rows;
   a lock is told to be free only if it was, between question and answer. [lock query answered from memory, no fence]
 - AT-2, at once: a branch that the store says is settled has no undo record; at rest: no record is left, and the value of each
-  row is what committed changes and outsiders made of it: no update is lost, none is dirty. [no guard in the undo log, restored
-  without a look, acknowledged and not forgotten]
+  row is what committed changes and outsiders made of it: no update is lost, none is dirty. [restored without a look, acknowledged
+  and not forgotten, ended in the middle of a statement]
 - AT-3, as TC-8: a rollback is parked only if an outsider has written over its rows; as AT-2: what he wrote is not overwritten.
   [restored in the wrong order, restored without a look]
 - AT-7, at rest: no lock without an unfinished holder in any coordinator's memory; as AT-1: none is given back before rows are
-  put back. [locks given back by a rollback's decision]
+  put back. [locks given back by the decision, locks never given back]
 - T-1, at rest: no step of a branch takes effect twice; reserved and sold are what the effects say. [no guard]
 - T-3, at rest: no try stands alone: one that came after its cancel had no effect. [no guard]
 """
