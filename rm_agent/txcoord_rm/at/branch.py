@@ -23,7 +23,7 @@ from txcoord_sdk.transaction.transaction import GlobalTransaction
 from txcoord_rm.at.isolation import level
 from txcoord_rm.at.participant import ONLY_LOCKS
 from txcoord_rm.at.resource import Resource, registrations
-from txcoord_rm.at.statements import Statements, short
+from txcoord_rm.at.statements import Statements, shortened
 from txcoord_rm.capture.port import Entry
 
 _GUARDED = re.compile(r"\btxcoord_undo_log_pkey\b|UNIQUE constraint failed: txcoord_undo_log\.|txcoord_undo_log.PRIMARY")
@@ -98,7 +98,7 @@ class LocalBranch(Statements):
         """See `Statements._lock`: they are held from now on, and with the first ones the branch is registered."""
         if wait and self._owed:
             self._lock_rest(frozenset(), undoes)  # nobody waits while rows are locked here only
-        missing = sorted({short(key) for key in keys} - self._held)
+        missing = sorted(shortened(keys) - self._held)
         if missing or (undoes and not self._registered):
             self.resource.wait(self._lock_steps(missing, undoes, wait))
 

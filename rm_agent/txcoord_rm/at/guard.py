@@ -15,7 +15,7 @@ from typing import Any
 from txcoord_proto.errors import LockConflictError, LockTimeoutError
 from txcoord_sdk.transaction.effects import Ask, Pause, Steps
 
-from txcoord_rm.at.statements import Statements, short
+from txcoord_rm.at.statements import Statements, shortened
 from txcoord_rm.capture.port import Entry
 
 _PAUSE, _LONGEST_PAUSE = 0.01, 0.2
@@ -54,7 +54,7 @@ class Guard(Statements):
         """Asked before the rows are locked, the answer would say nothing."""
 
     def _lock(self, keys: Iterable[str], undoes: bool, wait: float) -> None:
-        self.resource.wait(self._free(sorted({short(key) for key in keys}), wait))
+        self.resource.wait(self._free(sorted(shortened(keys)), wait))
 
     def _free(self, keys: list[str], wait: float) -> Steps[None]:
         client, name = self.resource.client, self.resource.name

@@ -29,7 +29,7 @@ _FEW_KEYS, _MOST_KEYS, _MOST_BYTES = 1_000, 10_000, 1 << 20
 def registrations(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Lock keys in portions of one registration each; there is always one, which may have none."""
     first, size = 0, 0
-    if len(keys) > _FEW_KEYS:
+    if len(keys) > _FEW_KEYS and (len(keys) > _MOST_KEYS or len("".join(keys).encode("utf-8", "surrogatepass")) > _MOST_BYTES):
         for place, key in enumerate(keys):
             length = len(key) if key.isascii() else len(key.encode("utf-8", "surrogatepass"))
             if size + length > _MOST_BYTES or place - first == _MOST_KEYS:

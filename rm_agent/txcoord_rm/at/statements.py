@@ -39,6 +39,12 @@ def short(key: str) -> str:
     return f"{key[: _LONGEST_KEY - 40]}…{blake2b(key.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
 
 
+def shortened(keys: Iterable[str]) -> set[str]:
+    """Keys as they go over the wire."""
+    found = set(keys)
+    return {short(key) for key in found} if max(map(len, found), default=0) > _LONGEST_KEY else found
+
+
 class Statements(ABC):
     """Captured statements of one local transaction.
 
@@ -179,7 +185,7 @@ class Statements(ABC):
             self._lock_rest(result.keys, undoes)
         elif statement.verb is Verb.INSERT and not statement.assigned:
             result = run(self._entry(cursor, undoes))
-            self._owed |= {short(key) for key in result.keys}  # be they held: their branch may not be registered
+            self._owed |= shortened(result.keys)  # be they held: their branch may not be registered
         elif fresh:
             result = self._run_again(cursor, statement, run, self._roll_back)
         elif (savepoints := self.resource.capture.savepoints) is not None:

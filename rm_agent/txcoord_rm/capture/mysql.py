@@ -17,7 +17,7 @@ from txcoord_sdk.dialects import dialect_of
 
 from txcoord_rm.capture.mysql_change import Change
 from txcoord_rm.capture.mysql_check import SETTINGS, assigned, check, check_settings, events
-from txcoord_rm.capture.mysql_foresight import locks_only, pinned
+from txcoord_rm.capture.mysql_foresight import columns_of, locks_only, pinned
 from txcoord_rm.capture.mysql_insert import Insert
 from txcoord_rm.capture.mysql_keys import Keys
 from txcoord_rm.capture.mysql_read import LockingRead
@@ -101,9 +101,9 @@ class MysqlCapture:
         if not keys.foreseeable:
             return None
         if keys.by_primary_key and (pins := pinned(cursor, statement, table, [parameters])) is not None:
-            return frozenset(key for pin in pins[0] for key in keys.of(pin.canonical, None))
+            return frozenset(keys.of(columns_of(pins[0], table.primary_key), None))
         seen = Change(cursor, statement, table, parameters, self._flavour.given(parameters)).look(keys.columns)
-        return frozenset(key for row in seen for key in keys.of(row.canonical, None))
+        return frozenset(keys.of(seen.canonical, None))
 
     def run(self, cursor: Any, statement: Statement, table: Table, parameters: Any, entry: Entry) -> Result:
         """See `Capture.run`."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 from txcoord_rm.capture.mysql_check import assigned
 from txcoord_rm.capture.mysql_foresight import Pin, pinned
-from txcoord_rm.capture.mysql_keys import ImageTooLargeError, Keys, Reading, Seen
+from txcoord_rm.capture.mysql_keys import Columns, ImageTooLargeError, Keys, Reading, Seen, select_packed
 from txcoord_rm.capture.mysql_record import next_seq
-from txcoord_rm.capture.mysql_run import Both, Run, execute, unrecorded
+from txcoord_rm.capture.mysql_run import FEW, Run, execute, unrecorded
 from txcoord_rm.capture.mysql_splice import Part
 from txcoord_rm.capture.mysql_text import assignments, locking
 from txcoord_rm.capture.mysql_values import by_bytes, image, is_text, is_whole_number
@@ -22,7 +23,7 @@ from txcoord_rm.sql.unsupported import refuse
 class Change(Run):
     """An UPDATE or DELETE."""
 
-    def look(self, columns: Iterable[str]) -> list[Seen]:
+    def look(self, columns: Iterable[str]) -> Seen:
         """The rows that fulfil the condition, without locks, for their lock keys.
 
         Args:
@@ -35,16 +36,15 @@ class Change(Run):
         keys = Keys(self._table, Event.UPDATE, self._changed())
         reading = Reading(self._table, self._images(), keys.columns)
         before, further = self._matching(reading, entry, self._new_keys() if keys.moves else ())
-        after_keys = [self._new_key(row) for row in further] if keys.moves else [row.key for row in before]
-        in_the_way = set(self._by_key(reading, after_keys)) - {row.key for row in before} if keys.moves else set()
+        after_keys = [self._new_key(row) for row in further] if keys.moves else before.keys
+        in_the_way = set(self._by_key(reading, after_keys).keys) - set(before.keys) if keys.moves else set()
         self._change([self._head()], before)
         rowcount, lastrowid = self._cursor.rowcount, self._cursor.lastrowid
         with unrecorded():
             after = self._by_key(reading, after_keys)
-            if in_the_way or any(key not in after for key in after_keys):
+            if in_the_way or not set(after_keys) <= set(after.keys):
                 raise LookupError("rows have got other primary keys than their assignments said")
-            pairs = [(row, after[key]) for row, key in zip(before, after_keys)]
-            return Result(self._recorded(entry, keys, reading, pairs), rowcount, lastrowid=lastrowid)
+            return Result(self._recorded(entry, keys, reading, before, after.ordered(after_keys)), rowcount, lastrowid=lastrowid)
 
     def delete(self, entry: Entry) -> Result:
         """A DELETE."""
@@ -60,9 +60,8 @@ class Change(Run):
         with unrecorded():
             rows = self._cursor.fetchall() if s.returning is not None else ()
             # IGNORE leaves rows to which others refer.
-            left = self._by_key(reading, [row.key for row in before]) if rowcount != len(before) else {}
-            pairs = [(row, None) for row in before if row.key not in left]
-            found = self._recorded(entry, keys, reading, pairs)
+            left = self._by_key(reading, before.keys).keys if rowcount != len(before) else ()
+            found = self._recorded(entry, keys, reading, before.without(left), None)
             return Result(found, rowcount, description if s.returning is not None else None, rows, lastrowid)
 
     def many(self, rows: Sequence[Any], entry: Entry) -> Result | None:
@@ -79,22 +78,24 @@ class Change(Run):
         if pins is None:
             return None
         reading = Reading(self._table, self._written if event is Event.DELETE else self._images(), keys.columns)
-        constants = dict.fromkeys(pin.constants for of_row in pins for pin in of_row)
-        before = {self._identity(row.canonical): row for row in self._select(reading, self._has_key(list(constants), "t"))}
-        rowcount, lastrowid = self._change_each(rows, pins, before.keys())
+        wanted = list(dict.fromkeys(pin.constants for of_row in pins for pin in of_row))
+        before = self._select(reading, self._has_key(wanted, "t"), len(wanted))
+        identities = set(zip(*(before.canonical[name] for name in self._table.primary_key)))
+        rowcount, lastrowid = self._change_each(rows, pins, identities)
         with unrecorded():
-            after = self._by_key(reading, [row.key for row in before.values()])
-            if before and not entry.first:
-                self._cursor.execute(f"SELECT {next_seq(entry.branch_id)}")
-                self._seq = int(self._cursor.fetchall()[0][0])
-            pairs: list[Both] = [(row, after.get(row.key)) for row in before.values()]
-            return Result(self._recorded(entry, keys, reading, pairs), rowcount, lastrowid=lastrowid)
+            after = self._by_key(reading, before.keys)
+            self._number(entry, before)
+            if event is Event.DELETE:
+                found = self._recorded(entry, keys, reading, before.without(after.keys), None)
+            else:
+                found = self._recorded(entry, keys, reading, before, after.ordered(before.keys))
+            return Result(found, rowcount, lastrowid=lastrowid)
 
     def _change_each(
-        self, rows: Sequence[Any], pins: Sequence[Sequence[Pin]], found: Iterable[tuple[str | None, ...]]
+        self, rows: Sequence[Any], pins: Sequence[Sequence[Pin]], known: set[tuple[str | None, ...]]
     ) -> tuple[int, Any]:
         """Run the statement as it is for those rows of parameters whose rows were read; how many changed, and `lastrowid`."""
-        known, rowcount = set(found), 0
+        rowcount = 0
         for n, (row, of_row) in enumerate(zip(rows, pins)):
             if any(self._identity(pin.canonical) in known for pin in of_row):
                 with unrecorded(n > 0):
@@ -127,9 +128,7 @@ class Change(Run):
         end = self._target.name.end if self._s.set is None else self._s.set.end
         return Span(self._s.main.start, end)
 
-    def _matching(
-        self, reading: Reading, entry: Entry | None, further: Sequence[Part] = ()
-    ) -> tuple[list[Seen], list[Sequence[Any]]]:
+    def _matching(self, reading: Reading, entry: Entry | None, further: Sequence[Part] = ()) -> tuple[Seen, list[Sequence[Any]]]:
         """The rows that the condition is about, and what is selected of them besides.
 
         Args:
@@ -138,28 +137,55 @@ class Change(Run):
             further: More columns, each with a comma before it.
         """
         s = self._s
-        numbered = entry is not None and not entry.first
-        columns: list[Part] = [f"SELECT {reading.columns(self._reference)}", *further]
-        columns += [f", {next_seq(entry.branch_id)}"] if entry is not None and numbered else []
+        packs = not further and s.tail is None and s.with_ is None and not self._pinned
+        columns = self._packed(reading, entry) if packs else None
+        rows: list[Sequence[Any]] = []
+        if columns is None:
+            self._find([f"SELECT {reading.columns(self._reference)}", *further], entry)
+            rows = list(self._cursor.fetchall())
+            columns = reading.columns_of(rows)
+            if rows and self._numbered(entry):
+                self._seq = int(rows[0][-1])
+        try:
+            return reading.seen(columns), [row[reading.width :] for row in rows] if further else []
+        except ImageTooLargeError as error:
+            raise refuse(s.sql, str(error), "do the work in a TCC branch") from error
+
+    def _packed(self, reading: Reading, entry: Entry | None) -> Columns | None:
+        """The rows that the condition is about, read as one text; None: it would be too long."""
+        self._find([select_packed(reading.packed(self._reference))], entry)
+        ((count, packed, *seq),) = self._cursor.fetchall()
+        if seq:
+            self._seq = int(seq[0])
+        return reading.unpacked(int(count), packed)
+
+    def _find(self, columns: list[Part], entry: Entry | None) -> None:
+        """Select columns of the rows that the condition is about. Arguments are those of `_matching`."""
+        s = self._s
+        columns += [f", {next_seq(entry.branch_id)}"] if entry is not None and self._numbered(entry) else []
         where = () if s.where is None else (" WHERE ", *(locking(s, s.where, self._flavour) if entry else (s.where,)))
         lock = " FOR UPDATE" if entry else ""
         self._execute([*self._with(), *columns, " FROM ", self._target.name, self._alias, *where, " ", s.tail, lock])
-        rows = list(self._cursor.fetchall())
-        if numbered and rows:
-            self._seq = int(rows[0][-1])
-        try:
-            return [reading.seen(row) for row in rows], [row[reading.width :] for row in rows]
-        except ImageTooLargeError as error:
-            raise refuse(s.sql, str(error), "do the work in a TCC branch") from error
+
+    @staticmethod
+    def _numbered(entry: Entry | None) -> bool:
+        """Whether the number of the next record is to be found with the rows."""
+        return entry is not None and not entry.first
+
+    @property
+    def _pinned(self) -> bool:
+        """Whether the condition says the primary key of the row, or of a few."""
+        equal = {equality.column.lower(): len(equality.values) for equality in self._s.equalities}
+        return prod(equal.get(name.lower(), FEW + 1) for name in self._table.primary_key) <= FEW
 
     def _with(self) -> list[Part]:
         if self._s.with_ is None:
             return []
         return ["WITH RECURSIVE " if self._s.recursive else "WITH ", self._s.with_, " "]
 
-    def _change(self, head: Sequence[Part], rows: Sequence[Seen], returning: Sequence[Part] = ()) -> None:
+    def _change(self, head: Sequence[Part], rows: Seen, returning: Sequence[Part] = ()) -> None:
         """Run the statement for these rows instead of those that fulfil its condition."""
-        where = self._has_key([self._constants(row.key) for row in rows], self._reference)
+        where = self._has_key(self._constants(rows.keys), self._reference)
         self._execute([*self._with(), *head, f" WHERE {where} ", self._s.tail, *returning])
 
     def _new_keys(self) -> list[Part]:

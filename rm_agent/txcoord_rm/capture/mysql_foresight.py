@@ -6,7 +6,8 @@ Looking would begin the transaction's snapshot: what it then reads would be olde
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -49,6 +50,11 @@ class Pin:
 
     constants: tuple[str, ...]
     canonical: Mapping[str, str | None]
+
+
+def columns_of(keys: Sequence[Pin], names: Iterable[str]) -> dict[str, list[str | None]]:
+    """Canonical texts of columns, key by key."""
+    return {name: [pin.canonical[name] for pin in keys] for name in names}
 
 
 def pinned(cursor: Any, statement: Statement, table: Table, parameter_rows: Sequence[Any]) -> list[list[Pin]] | None:
@@ -123,6 +129,23 @@ def pins(cursor: Any, columns: tuple[str, ...], keys: Sequence[Sequence[Sequence
     ]
 
 
+def canonical_texts(cursor: Any, columns: Mapping[str, Sequence[Value | None]]) -> dict[str, list[str | None]] | None:
+    """Of values of columns: texts that are the same for equal ones; None: one is not known, or they are too many.
+
+    Args:
+        cursor: See `pins`.
+        columns: Values by name, row by row.
+    """
+    every = [value for values in columns.values() for value in values]
+    if len(every) > _MANY * len(columns) or not all(every):
+        return None
+    known = _ask(cursor, list(dict.fromkeys(value.canonical for value in every if value and value.asked)))
+    return {
+        name: [known[value.canonical] if value.asked else value.canonical for value in values if value]
+        for name, values in columns.items()
+    }
+
+
 def said(statement: Statement, column: Column, token: Token, parameters: Any) -> Value | None:
     """What a token says of a column's value, where that is certain: integers for integers, texts for texts."""
     if token.kind is Kind.BIND:
@@ -149,7 +172,7 @@ def _bound(statement: Statement, token: Token, parameters: Any) -> Any:
         return None
     if isinstance(parameters, Mapping):
         return parameters.get(token.text[2:-2])
-    return parameters[statement.binds.index(token)]
+    return parameters[bisect_left(statement.binds, token.start, key=lambda bind: bind.start)]
 
 
 def _ask(cursor: Any, expressions: list[str]) -> dict[str, str]:

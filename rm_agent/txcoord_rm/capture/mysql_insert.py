@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from txcoord_rm.capture.mysql_foresight import Pin, Value, pins, said
+from txcoord_rm.capture.mysql_foresight import Pin, Value, canonical_texts, pins, said
 from txcoord_rm.capture.mysql_keys import Keys, Reading, Seen
 from txcoord_rm.capture.mysql_run import Run, execute, together, unrecorded
 from txcoord_rm.capture.mysql_splice import ours
@@ -30,8 +30,9 @@ class Insert(Run):
         if self._table.fires(Event.INSERT, after=False) or not {name.lower() for name in columns} <= set(names):
             return None
         known = self._values(columns, [names.index(name.lower()) for name in columns])
-        found = pins(self._cursor, columns, [known]) if known else None
-        return None if found is None else frozenset(key for pin in found[0] for key in keys.of(None, pin.canonical))
+        values = {name: [row[n] for row in known] for n, name in enumerate(columns)}
+        found = canonical_texts(self._cursor, values) if known else None
+        return None if found is None else frozenset(keys.of(None, found))
 
     def insert(self, entry: Entry) -> Result:
         """Run it."""
@@ -61,14 +62,14 @@ class Insert(Run):
             if known is None:
                 cursor.execute("SELECT @@SESSION.auto_increment_increment")
                 step = int(cursor.fetchall()[0][0])
-                constants: list[tuple[str, ...]] = [(str(lastrowid + n * step),) for n in range(rowcount)]
+                wanted: list[tuple[str, ...]] = [(str(lastrowid + n * step),) for n in range(rowcount)]
             else:
-                constants = [pin.constants for pin in known[0]]
-            rows = self._select(reading, self._has_key(constants, "t"))
+                wanted = [pin.constants for pin in known[0]]
+            rows = self._select(reading, self._has_key(wanted, "t"), len(wanted))
             if len(rows) != rowcount:
                 raise LookupError(f"of {rowcount} rows inserted {len(rows)} were found by their keys")
             self._number(entry, rows)
-            found = self._recorded(entry, keys, reading, [(None, row) for row in rows])
+            found = self._recorded(entry, keys, reading, None, rows)
             return Result(found, rowcount, lastrowid=lastrowid)
 
     def _values(self, names: Sequence[str], places: Sequence[int]) -> list[list[Value | None]]:
@@ -117,14 +118,14 @@ class Insert(Run):
         description = None if s.returning is None else self._cursor.description[: -reading.width]
         with unrecorded():
             rows = list(self._cursor.fetchall())
-            seen = [reading.seen(row[-reading.width :]) for row in rows]
+            seen = reading.seen(reading.columns_of([row[-reading.width :] for row in rows]))
             lastrowid = lastrowid if s.returning is not None else self._last_numbered(seen, reading)
             self._number(entry, seen)
-            found = self._recorded(entry, keys, reading, [(None, row) for row in seen])
+            found = self._recorded(entry, keys, reading, None, seen)
             shown = () if s.returning is None else [row[: -reading.width] for row in rows]
             return Result(found, len(rows), description, shown, lastrowid)
 
-    def _last_numbered(self, rows: Sequence[Seen], reading: Reading) -> int:
+    def _last_numbered(self, rows: Seen, reading: Reading) -> int:
         """What the driver would say: the first number that the database gave, else the last that the application gave, else 0.
 
         Where IGNORE has left out the last row, it would say that one's.
@@ -132,7 +133,8 @@ class Insert(Run):
         name = next((column.name for column in self._table.columns if column.numbered), None)
         if name is None or not rows:
             return 0
-        numbers = [int(row.image[reading.images.index(name)] or 0) % 2**64 for row in rows]
+        place = reading.images.index(name)
+        numbers = [int(image[place] or 0) % 2**64 for image in rows.images]
         if name.lower() not in {column.lower() for column in self._s.columns} and self._s.columns:
             return numbers[0]
         self._cursor.execute("SELECT LAST_INSERT_ID()")

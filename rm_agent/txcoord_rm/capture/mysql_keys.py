@@ -6,30 +6,65 @@ written alike; of other collations the values are the weights by which the datab
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from txcoord_rm.capture.mysql_values import TOO_LONG, by_bytes, canonical, image
+from txcoord_rm.capture.mysql_values import TOO_LONG, by_bytes, canonical, image, in_json
 from txcoord_rm.catalogue.table import Event, Table
 from txcoord_rm.sql.backticks import quoted
 
 _PLAIN = re.compile(r'[^\s",()\\]+')
 
 
+Canonical: TypeAlias = Mapping[str, Sequence[str | None]]
+"""Of columns that lock keys need, row by row: texts that are the same for equal values; None: NULL."""
+Columns: TypeAlias = Sequence[Sequence[str | None]]
+"""What was selected of rows, column by column."""
+_MOST = 8 << 20
+"""Bytes of rows that are asked for as one text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A row, as it was read.
+    """Rows, as they were read, in parallel lists: there may be many, and an object for each would take longer than reading it.
 
     Args:
-        image: Texts of the columns of its image.
-        key: Those of its primary key.
-        canonical: Of columns that lock keys need: texts that are the same for equal values; None: NULL.
+        images: Texts of the columns of their images.
+        keys: Those of their primary keys.
+        canonical: What their lock keys are made of.
     """
 
-    image: tuple[str | None, ...]
-    key: tuple[str, ...]
-    canonical: Mapping[str, str | None]
+    images: list[tuple[str | None, ...]]
+    keys: list[tuple[str, ...]]
+    canonical: Canonical
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def ordered(self, keys: list[tuple[str, ...]]) -> Seen:
+        """The rows in the order of their primary keys.
+
+        Raises:
+            LookupError: There is no row with one of them.
+        """
+        if keys == self.keys:
+            return self
+        places = dict(zip(self.keys, range(len(self.keys))))
+        return self._some([places[key] for key in keys])
+
+    def without(self, keys: Sequence[tuple[str, ...]]) -> Seen:
+        """The rows that have none of these primary keys."""
+        if not keys:
+            return self
+        left_out = set(keys)
+        return self._some([n for n, key in enumerate(self.keys) if key not in left_out])
+
+    def _some(self, places: Sequence[int]) -> Seen:
+        canonical = {name: [texts[n] for n in places] for name, texts in self.canonical.items()}
+        return Seen([self.images[n] for n in places], [self.keys[n] for n in places], canonical)
 
 
 class ImageTooLargeError(Exception):
@@ -71,31 +106,45 @@ class Keys:
         """Whether the rows before the change say them all."""
         return self._event is Event.DELETE or (self._event is Event.UPDATE and self.by_primary_key)
 
-    def of(self, old: Mapping[str, str | None] | None, new: Mapping[str, str | None] | None) -> set[str]:
-        """Those that a row needs.
+    def of(self, old: Canonical | None, new: Canonical | None) -> set[str]:
+        """Those that rows need.
 
         Args:
-            old: Canonical texts of its columns before the change; None: there was no row.
+            old: Of them before the change; None: there were none.
             new: The same after it.
         """
-        rows = [row for row in (new, old) if row is not None]
-        found = {self._key(self._primary, row) for row in (rows if self.moves else rows[:1])} | self._whole
-        found |= {self._key(unique, row) for unique in self._uniques for row in rows}
-        return {key for key in found if key}
+        both = [rows for rows in (new, old) if rows is not None]
+        found = set[str]()
+        for rows in both if self.moves else both[:1]:
+            found.update(self._keys(self._primary, rows))
+        for unique in self._uniques:
+            for rows in both:
+                found.update(self._keys(unique, rows))
+        found.discard("")
+        return found | self._whole if found else found
 
-    def primary(self, row: Mapping[str, str | None]) -> str:
-        """The row's own; empty: there is no row."""
-        return self._key(self._primary, row)
+    def primary(self, rows: Canonical) -> set[str]:
+        """The rows' own, of those that are there."""
+        return set(filter(None, self._keys(self._primary, rows)))
 
-    def _key(self, columns: tuple[str, ...], row: Mapping[str, str | None]) -> str:
+    def _keys(self, columns: tuple[str, ...], rows: Canonical) -> Iterable[str]:
         """Empty where a value is missing: such rows are never equal."""
-        values = [row[column] for column in columns]
-        written = ",".join(_written(value) for value in values if value is not None)
-        return "" if None in values else f"{self._prefix}({','.join(columns)})=({written})"
+        prefix = f"{self._prefix}({','.join(columns)})=("
+        written = [_written(rows[column]) for column in columns]
+        if len(columns) == 1:
+            return ["" if text is None else f"{prefix}{text})" for text in written[0]]
+        return ["" if None in texts else f"{prefix}{','.join(map(str, texts))})" for texts in zip(*written)]
 
 
-def _written(value: str) -> str:
+def _written(values: Sequence[str | None]) -> Sequence[str | None]:
     """So that two lists of values are written alike only if they are alike."""
+    texts = [value for value in values if value is not None]
+    if "" not in texts and _PLAIN.fullmatch("".join(texts)):
+        return values
+    return [None if value is None else _quoted(value) for value in values]
+
+
+def _quoted(value: str) -> str:
     return value if _PLAIN.fullmatch(value) else '"' + value.replace('"', '""') + '"'
 
 
@@ -138,17 +187,48 @@ class Reading:
         expressions = [self._image(name, row) for name in self.images] + [self._canonical(name, row) for name in self._keyed]
         return ", ".join(dict.fromkeys(expressions))
 
-    def seen(self, values: Sequence[str | None]) -> Seen:
-        """A row, from what was selected.
+    def packed(self, row: str) -> str:
+        """What is selected instead so that all rows come as one text, which `rows` reads: drivers take long over each row.
+
+        Args:
+            row: What a row is called.
+        """
+        named = [(name, self._image(name, row)) for name in self.images]
+        named += [(name, self._canonical(name, row)) for name in self._keyed]
+        values = {text: in_json(self._columns[name], f"{row}.{quoted(name)}", text) for name, text in named}
+        parts = ", ',', ".join(values.values())
+        return f"COUNT(*), GROUP_CONCAT({parts})"
+
+    def unpacked(self, count: int, packed: str | bytes | None) -> Columns | None:
+        """What `packed` has selected; None: the text was too long, the database has cut it."""
+        text = packed.decode() if isinstance(packed, (bytes, bytearray)) else packed or ""
+        try:
+            values: list[str | None] = json.loads(f"[{text}]")
+        except ValueError:
+            return None
+        return [values[n :: self.width] for n in range(self.width)] if len(values) == count * self.width else None
+
+    def columns_of(self, rows: Sequence[Sequence[Any]]) -> Columns:
+        """What `columns` has selected, whatever there is beside it."""
+        return [[row[n] for row in rows] for n in range(self.width)]
+
+    def seen(self, columns: Columns) -> Seen:
+        """Rows, from what was selected of them.
 
         Raises:
             ImageTooLargeError: A value is longer than the database shows.
         """
         for n, name in self._bytes_at:
-            if values[n] == TOO_LONG:
+            if TOO_LONG in columns[n]:
                 raise ImageTooLargeError(f"what stands in {name} is longer than half of max_allowed_packet")
         return Seen(
-            tuple(values[n] for n in self._image_at),
-            tuple(str(values[n]) for n in self._key_at),
-            {name: values[n] for name, n in zip(self._keyed, self._keyed_at)},
+            list(zip(*(columns[n] for n in self._image_at))),
+            list(zip(*(columns[n] for n in self._key_at))),
+            {name: columns[n] for name, n in zip(self._keyed, self._keyed_at)},
         )
+
+
+def select_packed(what: str) -> str:
+    """The begin of a query that makes one long text of rows, which both MariaDB and MySQL are told to allow for it alone."""
+    limit = f"group_concat_max_len = {_MOST}"
+    return f"/*M! SET STATEMENT {limit} FOR */ SELECT /*+ SET_VAR({limit}) */ {what}"

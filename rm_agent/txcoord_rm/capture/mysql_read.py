@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from txcoord_rm.capture.mysql_foresight import pinned
+from txcoord_rm.capture.mysql_foresight import columns_of, pinned
 from txcoord_rm.capture.mysql_keys import Keys
 from txcoord_rm.capture.mysql_run import execute
 from txcoord_rm.capture.mysql_splice import Part, spliced
@@ -62,7 +62,8 @@ class LockingRead:
         if skips_locked(self._s):
             return None
         if len(self._tables) == 1 and (pins := pinned(self._cursor, self._s, self._tables[0], [self._parameters])) is not None:
-            return frozenset(Keys(self._tables[0], Event.UPDATE).primary(pin.canonical) for pin in pins[0])
+            (table,) = self._tables
+            return frozenset(Keys(table, Event.UPDATE).primary(columns_of(pins[0], table.primary_key)))
         locking = self._s.locking
         self._select(Span(self._select_end, self._s.main.end if locking is None else locking.start))
         return self._keys(self._cursor.fetchall())
@@ -88,8 +89,7 @@ class LockingRead:
     def _keys(self, rows: Sequence[Sequence[Any]]) -> frozenset[str]:
         found, place = set[str](), -len(self._columns)
         for table in self._tables:
-            primary, width = Keys(table, Event.UPDATE), len(table.primary_key)
-            end = place + width or None
-            found |= {primary.primary(dict(zip(table.primary_key, row[place:end], strict=True))) for row in rows}
-            place += width
-        return frozenset(key for key in found if key)  # an outer join has rows of which a table has none
+            columns = {name: [row[place + n] for row in rows] for n, name in enumerate(table.primary_key)}
+            found |= Keys(table, Event.UPDATE).primary(columns)  # an outer join has rows of which a table has none
+            place += len(table.primary_key)
+        return frozenset(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 
 from txcoord_rm.catalogue.table import Column
 from txcoord_rm.sql.backticks import literal, quoted
@@ -24,6 +25,7 @@ _TEXTS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longte
 _LABELS = frozenset({"enum", "set"})
 _AS_WRITTEN = frozenset({"date", "time", "datetime", "uuid", "inet4", "inet6"})
 _NUMBER = re.compile(r"-?[0-9.]+(?:e[+-]?[0-9]+)?", re.ASCII)
+_INTEGER_LIST = re.compile(r"-?[0-9]+(?:,-?[0-9]+)*", re.ASCII)
 _HEX = re.compile(r"(?:[0-9A-F]{2})*", re.ASCII)
 _READABLE = frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii"})
 """Character sets whose bytes are those of utf8mb4. Of others the bytes are kept: a constant has to be of the column's own
@@ -111,6 +113,29 @@ def constant(column: Column, text: str | None, in_utc: bool = False) -> str:
     if base in _TEXTS or base == "json":
         return text_constant(text, column.charset or "utf8mb4")
     raise UnknownTypeError(column)
+
+
+def constants(column: Column, texts: Sequence[str]) -> Sequence[str]:
+    """SQL for the values that have texts, none of which is NULL. See `constant`."""
+    if column.base in _INTEGERS and texts:
+        _matching(_INTEGER_LIST, ",".join(texts))
+        return texts
+    return [literal(text) if column.base == "timestamp" else constant(column, text) for text in texts]
+
+
+def in_json(column: Column, cell: str, text: str) -> str:
+    """SQL for a text of a value as JSON has it; NULL, which leaves out its row, where that would be longer than a packet.
+
+    Args:
+        column: The value's.
+        cell: SQL for it.
+        text: SQL for its text, as `image` or `canonical` makes it.
+    """
+    if column.base in _TEXTS | _LABELS or column.base == "json":
+        written = f"CONVERT(JSON_QUOTE({text}) USING utf8mb4)"
+    else:
+        written = f"""CONCAT('"', CONVERT({text} USING utf8mb4), '"')"""
+    return f"IF({cell} IS NULL, 'null', {written})"
 
 
 def same(column: Column, row: str, text: str) -> str:

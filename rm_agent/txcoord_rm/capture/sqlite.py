@@ -10,6 +10,8 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
+from operator import ne
 from typing import Any
 
 from txcoord_rm.capture.port import Entry, Result, Savepoints
@@ -17,7 +19,7 @@ from txcoord_rm.capture.sqlite_connection import Below, below
 from txcoord_rm.capture.sqlite_keys import keys, needed
 from txcoord_rm.capture.sqlite_read import GlobalRead
 from txcoord_rm.capture.sqlite_rows import Seen, Triggers
-from txcoord_rm.capture.sqlite_values import outgoing, value
+from txcoord_rm.capture.sqlite_values import outgoing, values
 from txcoord_rm.catalogue import sqlite as catalogue
 from txcoord_rm.catalogue.sqlite import SqliteTable
 from txcoord_rm.catalogue.table import Event, Table
@@ -196,8 +198,8 @@ class _Plan:
         alias = f" AS {s.target.alias}" if s.target.alias else ""
         where = f" WHERE {s.where.of(s.sql)}" if s.where else ""
         rows = self._connection.rows(f"{with_}SELECT {shown} FROM {s.target.name.of(s.sql)}{alias}{where}", given)
-        found = (dict(zip(columns, map(value, row))) for row in rows)
-        return frozenset(key for row in found for key in keys(table, self._verb, self._changed, (row,)))
+        found = {name: values([row[n] for row in rows]) for n, name in enumerate(columns)}
+        return frozenset(keys(table, self._verb, self._changed, found))
 
     # ------------------------------------------------------------ while it runs
 
@@ -219,10 +221,11 @@ class _Plan:
             getattr(cursor, method)(self._statement.sql, *given)
             rows = [] if cursor.description is None else list(cursor.fetchall())
             description, rowcount, lastrowid = cursor.description, cursor.rowcount, cursor.lastrowid
-            now, values = connection.take()
+            now, calls = connection.take()
             triggers.drop()
-            seen = list(triggers.told(values))
-            self._check_seen(seen, now - changes)
+            seen = triggers.told(calls)
+            keyed = self._keyed(seen)
+            self._check_seen(seen, keyed, now - changes)
             self._write(seen, entry)
         except BaseException:
             triggers.leave()
@@ -235,30 +238,45 @@ class _Plan:
                 connection.execute(f"RELEASE {_SAVEPOINT}")
             raise
         connection.execute(f"RELEASE {_SAVEPOINT}")
-        touched = frozenset(key for one in seen for key in keys(self._table, one.event, self._changed, one.rows))
-        return Result(touched, rowcount, description, rows, lastrowid)
+        touched = (keys(self._table, event, self._changed, columns) for event, columns in keyed.items())
+        return Result(frozenset().union(*touched), rowcount, description, rows, lastrowid)
 
-    def _check_seen(self, seen: Sequence[Seen], changes: int) -> None:
+    def _keyed(self, seen: Seen) -> dict[Event, dict[str, list[Any]]]:
+        """Of what has changed: columns of which lock keys are made."""
+        wanted = {event: needed(self._table, event, self._changed) for event in self._events}
+        rows = {event: seen.rows(event) for event in self._events}
+        return {
+            event: {name: [row[n] for row in rows[event]] for n, name in enumerate(self._columns) if name in names}
+            for event, names in wanted.items()
+        }
+
+    def _check_seen(self, seen: Seen, keyed: dict[Event, dict[str, list[Any]]], changes: int) -> None:
         """Refuse it where more has changed than the triggers have told of, or a row has no key of its own."""
-        told = sum(one.event is not Event.DELETE or self._verb is Event.DELETE for one in seen)  # REPLACE's do not count
+        told = len(seen.events)
+        if self._verb is not Event.DELETE:
+            told -= seen.events.count(Event.DELETE)  # REPLACE's do not count
         if told != changes:
             raise self._refuse(f"it has changed {changes} rows, {told} of which were seen", "do the work in a TCC branch")
-        if any(one.beyond for one in seen):
+        if seen.beyond:
             raise self._refuse("which columns it changes is not recognised", "write its SET in another way")
-        if any(row[name] is None for one in seen for row in one.rows for name in self._table.primary_key):
+        if any(None in columns[name] for columns in keyed.values() for name in self._table.primary_key):
             raise self._refuse(f"a row of {self._shown} has no value in its primary key", "declare its columns NOT NULL")
 
-    def _write(self, seen: Sequence[Seen], entry: Entry) -> None:
+    def _write(self, seen: Seen, entry: Entry) -> None:
         """The undo record, if any row is another than before."""
-        images = [(self._imaged(one.before), self._imaged(one.after)) for one in seen]
-        if entry.xid and (changed := [pair for pair in images if pair[0] != pair[1]]):
-            befores, afters = zip(*changed)
+        befores, afters = self._imaged(seen.befores), self._imaged(seen.afters)
+        differ = list(map(ne, befores, afters))
+        if entry.xid and any(differ):
             numbers = (entry.branch_id, entry.xid, FORMAT, time.time_ns() // 1_000_000)
             names = (self._table.schema, self._table.name, json.dumps(self._image))
-            self._connection.execute(_RECORD, (*numbers, *names, encode(befores), encode(afters)))
+            images = (encode(list(compress(side, differ))) for side in (befores, afters))
+            self._connection.execute(_RECORD, (*numbers, *names, *images))
 
-    def _imaged(self, row: Mapping[str, Any] | None) -> Image | None:
-        return None if row is None else tuple(row[name] for name in self._image)
+    def _imaged(self, rows: Sequence[Image | None]) -> Sequence[Image | None]:
+        """Of rows as the triggers tell of them: their images, which come first."""
+        if self._columns == self._image:
+            return rows
+        return [None if row is None else row[: len(self._image)] for row in rows]
 
     @property
     def _shown(self) -> str:

@@ -25,34 +25,46 @@ def needed(table: SqliteTable, event: Event, changed: frozenset[str]) -> frozens
     return frozenset(found)
 
 
-def keys(table: SqliteTable, event: Event, changed: frozenset[str], rows: Sequence[Mapping[str, Value]]) -> Iterable[str]:
-    """The keys that a change of a row needs.
+def keys(table: SqliteTable, event: Event, changed: frozenset[str], rows: Mapping[str, Sequence[Value]]) -> set[str]:
+    """The keys that changes of rows need.
 
     Args:
-        table: The row's.
-        event: What happens to it.
+        table: Their own.
+        event: What happens to them.
         changed: Columns that an UPDATE may change.
-        rows: It, as it is before and after, or one of them.
+        rows: Columns of them, as they are before and after.
     """
-    for row in rows:
-        yield _key(table, table.primary_key, table.key_collations, row)
+    found = set(_keys(table, table.primary_key, table.key_collations, rows))
     for unique, collations in zip(table.uniques, table.unique_collations):
         if not unique.columns:
-            yield f"{'.'.join(table.root)}({unique.name})=*"
+            if found:
+                found.add(f"{'.'.join(table.root)}({unique.name})=*")
         elif event is not Event.UPDATE or unique.partial or not changed.isdisjoint(unique.columns):
-            for row in rows:
-                if all(row[name] is not None for name in unique.columns):
-                    yield _key(table, unique.columns, collations, row)
+            found.update(_keys(table, unique.columns, collations, rows))
+    return found
 
 
 def primary(table: SqliteTable, values: Iterable[Value]) -> str:
     """The key of the row with these values of the primary key."""
-    return _key(table, table.primary_key, table.key_collations, dict(zip(table.primary_key, values)))
+    (key,) = _keys(table, table.primary_key, table.key_collations, {n: (v,) for n, v in zip(table.primary_key, values)})
+    return key
 
 
-def _key(table: SqliteTable, columns: tuple[str, ...], collations: tuple[str, ...], row: Mapping[str, Value]) -> str:
-    values = (_canonical(row[name], collation) for name, collation in zip(columns, collations, strict=True))
-    return f"{'.'.join(table.root)}({','.join(columns)})=({','.join(values)})"
+def _keys(
+    table: SqliteTable, columns: tuple[str, ...], collations: tuple[str, ...], rows: Mapping[str, Sequence[Value]]
+) -> Iterable[str]:
+    """Of the rows that have a value in each of the columns."""
+    prefix = f"{'.'.join(table.root)}({','.join(columns)})=("
+    if len(columns) == 1:
+        values = dict.fromkeys(rows[columns[0]])
+        if set(map(type, values)) == {int}:
+            return [f"{prefix}{number})" for number in map(str, values)]
+        return [f"{prefix}{_canonical(value, collations[0])})" for value in values if value is not None]
+    return [
+        f"{prefix}{','.join(map(_canonical, row, collations))})"
+        for row in dict.fromkeys(zip(*(rows[name] for name in columns)))
+        if None not in row
+    ]
 
 
 def _canonical(value: Value, collation: str) -> str:

@@ -7,12 +7,12 @@ does not change. They tell of every row that counts as changed; of rows that REP
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from txcoord_rm.capture.sqlite_connection import SEEN, Below
-from txcoord_rm.capture.sqlite_values import outgoing, value
+from txcoord_rm.capture.sqlite_values import outgoing, values
 from txcoord_rm.catalogue.sqlite import SqliteTable
 from txcoord_rm.catalogue.table import Event
 from txcoord_rm.sql.quoting import quoted
@@ -24,26 +24,29 @@ _SIDES = {Event.INSERT: ("NEW",), Event.DELETE: ("OLD",), Event.UPDATE: ("OLD", 
 _NUMBERS = {event: number for number, event in enumerate(Event)}
 _BY_NUMBER = {number: event for event, number in _NUMBERS.items()}
 
+Row: TypeAlias = tuple[Value, ...] | None
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A change of one row.
+    """Changes of rows in the order in which they happened, in parallel lists, for there may be many.
 
     Args:
-        event: What happened.
-        before, after: The row; None: there was none, or is none.
+        events: What happened to each.
+        befores: The rows; None: there was none.
+        afters: The rows after it; None: there is none.
         beyond: Whether columns of which nothing is told have changed, too.
     """
 
-    event: Event
-    before: Mapping[str, Value] | None
-    after: Mapping[str, Value] | None
+    events: Sequence[Event]
+    befores: Sequence[Row]
+    afters: Sequence[Row]
     beyond: bool = False
 
-    @property
-    def rows(self) -> tuple[Mapping[str, Value], ...]:
-        """Those that there are."""
-        return tuple(row for row in (self.before, self.after) if row is not None)
+    def rows(self, event: Event) -> list[tuple[Value, ...]]:
+        """All that there were or are, of one kind of changes."""
+        sides: tuple[Sequence[Row], ...] = self.befores, self.afters
+        return [row for side in sides for row, what in zip(side, self.events) if row is not None and what is event]
 
 
 class Triggers:
@@ -99,24 +102,39 @@ class Triggers:
         if self._recursive:
             self._connection.execute("PRAGMA recursive_triggers = OFF")
 
-    def told(self, values: list[Any]) -> Iterator[Seen]:
-        """What they have told, in the order in which it happened."""
+    def told(self, calls: list[Any]) -> Seen:
+        """What they have told."""
+        if len(self._events) > 1:
+            return self._told_of_several(calls)
+        width, (event,) = len(self._columns), self._events
+        step = 2 + width * len(_SIDES[event])
+        sides = [self._rows([calls[first + n :: step] for n in range(width)]) for first in range(2, step, width)]
+        none: list[Row] = [None] * (len(calls) // step)
+        return Seen(
+            [event] * len(none),
+            none if event is Event.INSERT else sides[0],
+            none if event is Event.DELETE else sides[-1],
+            not all(calls[1::step]),
+        )
+
+    def _told_of_several(self, calls: list[Any]) -> Seen:
+        """What they have told, each call of another length."""
         width, place = len(self._columns), 0
-        while place < len(values):
-            event, beyond, place = _BY_NUMBER[values[place]], not values[place + 1], place + 2
+        events, befores, afters, beyond = list[Event](), list[Row](), list[Row](), False
+        while place < len(calls):
+            event, beyond, place = _BY_NUMBER[calls[place]], beyond or not calls[place + 1], place + 2
             rows = []
             for _ in _SIDES[event]:
-                rows.append(self._row(values[place : place + width]))
+                rows += self._rows([calls[n : n + 1] for n in range(place, place + width)])
                 place += width
-            before, after = None if event is Event.INSERT else rows[0], None if event is Event.DELETE else rows[-1]
-            yield Seen(event, before, after, beyond)
+            events.append(event)
+            befores.append(None if event is Event.INSERT else rows[0])
+            afters.append(None if event is Event.DELETE else rows[-1])
+        return Seen(events, befores, afters, beyond)
 
-    def _row(self, values: list[Any]) -> dict[str, Value]:
-        """A column of REAL affinity holds no negative zero, but the triggers may show one."""
-        return {
-            name: value(found + 0.0 if real and isinstance(found, float) else found)
-            for name, real, found in zip(self._columns, self._reals, values)
-        }
+    def _rows(self, columns: Sequence[Sequence[Any]]) -> list[Row]:
+        """Rows of what the triggers have told of their columns."""
+        return list(zip(*(values(column, real) for column, real in zip(columns, self._reals))))
 
 
 def _name(event: Event) -> str:

@@ -6,6 +6,7 @@ no driver changes: a text goes as `t` and its bytes, a blob as `b` and its bytes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import copysign
 from typing import Any
 
@@ -39,6 +40,18 @@ def value(found: Any) -> Value:
     if isinstance(found, bytes):
         return found[1:].decode("utf-8", "surrogateescape") if found[:1] == b"t" else found[1:]
     return Real(found) if isinstance(found, float) else found
+
+
+def values(found: Sequence[Any], real: bool = False) -> Sequence[Value]:
+    """What `outgoing` has sent of a column of many rows.
+
+    Args:
+        found: It.
+        real: Whether the column has REAL affinity: it holds no negative zero then, but triggers may show one.
+    """
+    if set(map(type, found)) <= {int, type(None)}:
+        return found
+    return [value(one + 0.0 if real and isinstance(one, float) else one) for one in found]
 
 
 def incoming(number: int) -> str:

@@ -18,7 +18,16 @@ _LONG = 4096
 
 def encode(images: Sequence[Image | None]) -> bytes:
     """Images of the rows of one statement; None: there is no such row."""
-    data = json.dumps(images, default=_hex, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return packed(written(images))
+
+
+def written(images: Sequence[Image | None]) -> bytes:
+    """They as JSON."""
+    return json.dumps(images, default=_hex, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def packed(data: bytes) -> bytes:
+    """JSON of them, compressed if it is long."""
     return zlib.compress(data, 1) if len(data) > _LONG else data
 
 
