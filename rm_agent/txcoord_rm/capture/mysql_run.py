@@ -14,7 +14,7 @@ from txcoord_rm.capture.port import Entry, Result, UnrecordedError
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.backticks import quoted
 from txcoord_rm.sql.flavour import Binds, Flavour
-from txcoord_rm.sql.statement import Statement
+from txcoord_rm.sql.statement import Statement, Verb
 
 FEW = 20
 """Rows up to which drivers read them one by one as fast as all in one text."""
@@ -46,6 +46,9 @@ class Run:
         self._reference = written.replace("%%", "%") if formats else written  # `spliced` doubles it again
         self._name = f"{quoted(table.schema)}.{quoted(table.name)}"
         self._written = tuple(column.name for column in table.columns if not column.generated)
+        named = {equality.column.lower() for equality in statement.equalities}
+        # A range locks the row behind it, too: not where else nothing but the rows of the condition would be locked.
+        self._ranges = statement.verb is not Verb.INSERT and not named >= {name.lower() for name in table.primary_key}
         self._seq = 1
         """Number of the next undo record."""
 
@@ -86,7 +89,7 @@ class Run:
         if len(keys) == 1:
             return " AND ".join(f"{cell} = {value}" for cell, value in zip(cells, keys[0]))
         if len(cells) == 1:
-            if len(keys) > FEW and is_whole_number(columns[0]):
+            if self._ranges and len(keys) > FEW and is_whole_number(columns[0]):
                 return _among(cells[0], sorted(int(value) for (value,) in keys))
             return f"{cells[0]} IN ({', '.join(value for (value,) in keys)})"
         return f"({', '.join(cells)}) IN ({', '.join('(' + ', '.join(key) + ')' for key in keys)})"
