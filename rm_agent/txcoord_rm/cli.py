@@ -8,5 +8,5 @@ main = CommandGroup(
     "txcoord-agent",
     "txcoord_agent.commands",
     "What runs beside a business database.",
-    ("init", "check", "serve", "recover", "undo"),
+    ("init", "check", "serve", "recover", "undo", "capture"),
 )

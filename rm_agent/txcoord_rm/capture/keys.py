@@ -120,12 +120,12 @@ class Keys:
             if need.shared:
                 found.append(literal(self.shared(need)))
             else:
-                found += [self._key(need.unique, row) for row in (rows if need.moved else (new,))]
+                found += [self.of(need.unique, row) for row in (rows if need.moved else (new,))]
         return list(dict.fromkeys(found))
 
     def primary(self, row: Row) -> str:
         """The expression of a row's own key."""
-        return self._key(Unique("", self._table.primary_key, nulls_equal=True), row)
+        return self.of(Unique("", self._table.primary_key, nulls_equal=True), row)
 
     def needs(self, event: Event, changed: Iterable[str]) -> list[Need]:
         """What of a row is locked, the primary key first. Arguments are those of `expressions`."""
@@ -143,8 +143,8 @@ class Keys:
         """The key of a row whose primary key has values of which these are the canonical texts."""
         return f"{self._prefix}({','.join(self._table.primary_key)})={record(values)}"
 
-    def _key(self, unique: Unique, row: Row) -> str:
-        """The key of a row under a rule; NULL: it needs none."""
+    def of(self, unique: Unique, row: Row) -> str:
+        """The expression of a row's key under a rule of which equality is known; NULL: it needs none."""
         source = ""
         if unique.columns:
             name = ",".join(unique.columns)

@@ -49,6 +49,32 @@ def facts_on(connection: Connection) -> Facts:
     return facts
 
 
+def log_on(connection: Connection) -> str:
+    """The undo log's name, as it is written in SQL; on PostgreSQL only.
+
+    Raises:
+        ConfigurationError: There is none on the search path, or the database is of another kind.
+    """
+    if connection.dialect.name != "postgresql":
+        raise ConfigurationError(f"triggers capture changes on PostgreSQL only, not on {connection.dialect.name}")
+    schema = connection.execute(text(postgresql.SERVER)).one()[1]
+    if schema is None:
+        raise ConfigurationError("there is no table txcoord_undo_log on the search path: run `txcoord-agent init` first")
+    return f"{quoted(schema)}.txcoord_undo_log"
+
+
+def table_named(connection: Connection, name: str) -> Table:
+    """What the catalogue says of a table by its name, as it is written in SQL; on PostgreSQL only.
+
+    Raises:
+        ConfigurationError: There is no such table.
+    """
+    found = _asked(connection, name)
+    if found is None:
+        raise ConfigurationError(f"there is no table {name}: check its name and the search path")
+    return found
+
+
 def tables_on(connection: Connection) -> list[tuple[str, str]]:
     """Schema and name of every table of users, ours excepted."""
     inspector = inspect(connection)
@@ -60,7 +86,11 @@ def tables_on(connection: Connection) -> list[tuple[str, str]]:
 
 
 def _postgresql(connection: Connection, name: tuple[str, str]) -> Table | None:
-    asked = postgresql.query(".".join(map(quoted, name)))
+    return _asked(connection, ".".join(map(quoted, name)))
+
+
+def _asked(connection: Connection, name: str) -> Table | None:
+    asked = postgresql.query(name)
     found = connection.scalar(text(asked.replace(":", "\\:")))  # no colon in it is a parameter
     return None if found is None else postgresql.table(found)
 

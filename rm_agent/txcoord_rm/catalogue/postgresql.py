@@ -25,6 +25,9 @@ _KINDS = {
     "S": "it is a sequence",
 }
 _CHANGES_TOO = "cnd"  # CASCADE, SET NULL, SET DEFAULT
+CAPTURING = "txcoord_capture_"
+"""With this begin the names of the triggers by which a table captures its own changes, and of their function."""
+_OURS = f"(g.tgname ^@ '{CAPTURING}' AND p.proname ^@ '{CAPTURING}')"
 
 _FACTS = """
 WITH RECURSIVE target AS (
@@ -137,7 +140,12 @@ SELECT pg_catalog.jsonb_build_object(
                 'tsvector_update_trigger', 'tsvector_update_trigger_column', 'suppress_redundant_updates_trigger')
             ) ORDER BY g.tgname)
         FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
-        WHERE g.tgrelid IN (SELECT oid FROM family) AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A')),
+        WHERE g.tgrelid IN (SELECT oid FROM family) AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A')
+        AND NOT @ours@),
+    'capturing', (
+        SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(g.tgname, CASE g.tgenabled WHEN 'A' THEN pg_catalog.md5(p.prosrc)
+            ELSE '' END) ORDER BY g.tgname)
+        FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid WHERE g.tgrelid = c.oid AND @ours@),
     'references', (
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'table', pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(r.relname),
@@ -177,6 +185,14 @@ _WRITES = (
 """A condition that a function `p` may write rows, as far as its definition tells."""
 
 
+SERVER = """
+SELECT pg_catalog.current_setting('server_version_num')::integer, (
+    SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = pg_catalog.to_regclass('txcoord_undo_log'))
+"""
+"""A query for the server's version as a number, and the schema in which the undo log stands; NULL: in none of the search path."""
+
+
 def functions(names: Iterable[str]) -> str:
     """A query for functions of these names in any schema: its rows are a name, whether one is volatile, whether one may write.
 
@@ -195,7 +211,7 @@ def query(name: str) -> str:
     Args:
         name: The table's, as it is written in SQL.
     """
-    return _FACTS.replace("@writes@", _WRITES).replace("@name@", literal(name))
+    return _FACTS.replace("@writes@", _WRITES).replace("@ours@", _OURS).replace("@name@", literal(name))
 
 
 def table(facts: str) -> Table:
@@ -222,6 +238,7 @@ def table(facts: str) -> Table:
                 tuple(r["columns"]),
                 on_delete=r["delete"] in _CHANGES_TOO,
                 on_update=r["update"] in _CHANGES_TOO,
+                follows=r["update"] == "c",
                 to_itself=r["itself"],
             )
             for r in f["references"] or []
@@ -229,6 +246,7 @@ def table(facts: str) -> Table:
         partitioned=f["kind"] == "p",
         obstacle=_obstacle(f, primary),
         altered=_altered(f),
+        capturing=tuple((name, digest) for name, digest in f["capturing"] or []),
     )
 
 

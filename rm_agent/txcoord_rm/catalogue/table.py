@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -16,6 +16,11 @@ class Event(Enum):
     """A row changes."""
     DELETE = "DELETE"
     """A row goes."""
+
+    @property
+    def undone(self) -> Event:
+        """What an undo does to the row."""
+        return {Event.INSERT: Event.DELETE, Event.DELETE: Event.INSERT}.get(self, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class Reference:
         columns: Of this table, that it refers to.
         on_delete, on_update: Whether rows there go, or change, together with the row here.
         to_itself: Whether the other table is this one.
+        follows: Whether a change of the columns here gives the rows there what the row here got, and nothing else.
     """
 
     table: str
@@ -123,6 +129,7 @@ class Reference:
     on_delete: bool
     on_update: bool
     to_itself: bool = False
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,7 @@ class Table:
         partitioned: Whether its rows are in partitions, between which an UPDATE may move them.
         obstacle: Why it cannot be captured at all; empty: it can.
         altered: A condition in SQL that is true once the catalogue says something else; empty: there is none.
+        capturing: Names of triggers of ours that capture its changes, and a digest of what they do; empty where they do not fire.
     """
 
     oid: int
@@ -155,6 +163,7 @@ class Table:
     partitioned: bool = False
     obstacle: str = ""
     altered: str = ""
+    capturing: tuple[tuple[str, str], ...] = ()
 
     def __hash__(self) -> int:
         return hash((self.oid, self.schema, self.name))
@@ -177,8 +186,8 @@ class Table:
         names = (trigger.name for trigger in self.triggers if event in trigger.events and not trigger.own_row_only)
         return next((f"the trigger {name} may change other rows" for name in names), "")
 
-    def carried_on(self, event: Event, changed: Iterable[str]) -> str:
-        """Which rows of other tables change with a row; empty: none.
+    def carrying(self, event: Event, changed: Iterable[str]) -> Iterator[Reference]:
+        """References by which rows of other tables change with a row.
 
         Args:
             event: What happens to the row.
@@ -187,5 +196,9 @@ class Table:
         for reference in self.references:
             moved = event is Event.UPDATE and reference.on_update and not set(reference.columns).isdisjoint(changed)
             if (event is Event.DELETE and reference.on_delete) or moved:
-                return f"rows of {reference.table} change with it by a foreign key"
-        return ""
+                yield reference
+
+    def carried_on(self, event: Event, changed: Iterable[str]) -> str:
+        """Which rows of other tables change with a row; empty: none. Arguments are those of `carrying`."""
+        tables = (reference.table for reference in self.carrying(event, changed))
+        return next((f"rows of {table} change with it by a foreign key" for table in tables), "")

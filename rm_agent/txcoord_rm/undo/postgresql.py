@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from txcoord_rm.capture.keys import Row
-from txcoord_rm.catalogue.table import Table
+from txcoord_rm.catalogue.table import Event, Reference, Table
 from txcoord_rm.sql.quoting import quoted
 from txcoord_rm.undo.item import Change, Image
 from txcoord_rm.undo.port import Undone
@@ -20,6 +20,8 @@ _SETTINGS = text(
     "set_config('intervalstyle', 'postgres', true), set_config('row_security', 'off', true), "
     "set_config('array_nulls', 'on', true), set_config('lock_timeout', '2s', true)"
 )
+
+_REFERRED = "rows that refer to it would go, or change, with it"
 
 
 class PostgresqlUndo:
@@ -82,20 +84,21 @@ class PostgresqlUndo:
         self._connection.execute(
             text(f"SELECT 1 FROM {rows.name} AS t, {rows.source} WHERE {key} FOR UPDATE OF t"), rows.parameters
         )
-        unchanged = rows.is_after(changes[0].columns) + self._children(table)
+        unchanged = rows.is_after(changes[0].columns) + _unreferred(table, [r for r in table.references if r.on_delete])
         statement = f"DELETE FROM {rows.name} AS t USING {rows.source} WHERE {key} AND {unchanged} RETURNING d.n"
         gone = frozenset(int(n) - 1 for (n,) in self._connection.execute(text(statement), rows.parameters))
         left = set(range(len(changes))) - gone if any(reference.on_delete for reference in table.references) else set[int]()
-        return Undone(gone, dict.fromkeys(left, "rows that refer to it would go, or change, with it"))
+        return Undone(gone, dict.fromkeys(left, _REFERRED))
 
     def set_back(self, table: Table, changes: Sequence[Change]) -> Undone:
         """See `FamilyUndo.set_back`."""
         first, rows = changes[0], _Rows(table, changes)
         compared = first.columns if set(table.primary_key) & set(first.changed) else first.changed
         sets = ", ".join(f"{_name(c)} = {rows.before(c)}" for c in first.changed)
+        lost = [r for r in table.carrying(Event.UPDATE, first.changed) if not r.follows]  # what follows is not lost
         statement = (
             f"UPDATE {rows.name} AS t SET {sets} FROM {rows.source} "
-            f"WHERE {rows.key()} AND {rows.is_after(compared)} RETURNING d.n, {_record(first.changed)}"
+            f"WHERE {rows.key()} AND {rows.is_after(compared)}{_unreferred(table, lost)} RETURNING d.n, {_record(first.changed)}"
         )
         undone, reasons = set[int](), dict[int, str]()
         for number, record in self._connection.execute(text(statement), rows.parameters):
@@ -106,6 +109,8 @@ class PostgresqlUndo:
                 undone.add(n)
             else:
                 reasons[n] = f"the database made {record} of a row"
+        if lost:
+            reasons |= dict.fromkeys(set(range(len(changes))) - undone - reasons.keys(), _REFERRED)
         return Undone(frozenset(undone), reasons)
 
     def current(self, table: Table, change: Change, image: Image) -> Image | None:
@@ -118,18 +123,18 @@ class PostgresqlUndo:
         record = self._connection.execute(text(query), keys).scalar_one_or_none()
         return None if record is None else fields(record)
 
-    def _children(self, table: Table) -> str:
-        """A condition that nobody refers to the row in such a way that his row would go or change with it."""
-        conditions = []
-        for reference in table.references:
-            if reference.on_delete:
-                joined = " AND ".join(
-                    f"c.{_name(theirs)} = t.{_name(ours)}" for theirs, ours in zip(reference.their_columns, reference.columns)
-                )
-                if reference.to_itself:
-                    joined += " AND NOT (" + " AND ".join(f"c.{_name(k)} = t.{_name(k)}" for k in table.primary_key) + ")"
-                conditions.append(f" AND NOT EXISTS (SELECT FROM {_escaped(reference.table)} AS c WHERE {joined})")
-        return "".join(conditions)
+
+def _unreferred(table: Table, references: Iterable[Reference]) -> str:
+    """A condition that by none of these somebody refers to the row `t` in such a way that his row would go or change with it."""
+    conditions = []
+    for reference in references:
+        joined = " AND ".join(
+            f"c.{_name(theirs)} = t.{_name(ours)}" for theirs, ours in zip(reference.their_columns, reference.columns)
+        )
+        if reference.to_itself:
+            joined += " AND NOT (" + " AND ".join(f"c.{_name(k)} = t.{_name(k)}" for k in table.primary_key) + ")"
+        conditions.append(f" AND NOT EXISTS (SELECT FROM {_escaped(reference.table)} AS c WHERE {joined})")
+    return "".join(conditions)
 
 
 def _escaped(sql: str) -> str:

@@ -9,6 +9,8 @@ from txcoord_rm.sql.statement import Statement, Verb
 from txcoord_rm.sql.unsupported import refuse
 
 OLD_OR_NEW = re.compile(r"\b(?:old|new)\b", re.IGNORECASE)
+BY_TRIGGERS = "let triggers capture changes: `txcoord-agent capture install`"
+"""What is said where a statement is refused for what triggers would capture."""
 _OLD_AND_NEW = 180_000
 """`server_version_num` of the first version whose RETURNING shows both."""
 _OURS = frozenset({"txcoord_undo_log", "txcoord_fence"})
@@ -42,21 +44,41 @@ def check(statement: Statement, table: Table, version: int) -> None:
     if table.obstacle or table.name in _OURS:
         reason = table.obstacle or "it is txcoord's own"
         raise refuse(statement.sql, f"{name} cannot be captured: {reason}", "do the work in a TCC branch")
+    check_columns(statement, table)
+    now, then = events(statement, table)
+    effects = [table.carried_on(event, table.follows(statement.assigned)) for event in now]
+    effects += [table.triggered(event) for event in (*now, *then)]
+    if effect := next(filter(None, effects), ""):
+        advice = "change those rows by statements of their own"
+        if any(table.carried_on(event, table.follows(statement.assigned)) for event in now):
+            advice += f", or {BY_TRIGGERS} for both tables"
+        raise refuse(statement.sql, f"{effect}, without undo records", advice)
+    _check_version(statement, version)
+
+
+def unsteady_column(column: Column) -> str:
+    """Why values of a column have no images; empty: they have."""
+    if column.base in _UNSTABLE or column.base.startswith("reg"):
+        return f"how {column.name} of type {column.type} is written depends on settings"
+    return ""
+
+
+def check_columns(statement: Statement, table: Table) -> None:
+    """Refuse a statement of whose columns one has no image, or cannot be set back.
+
+    Raises:
+        UnsupportedSqlError: It is one.
+    """
+    name = f"{table.schema}.{table.name}"
     if unknown := set(statement.assigned) - {column.name for column in table.columns}:
         raise refuse(statement.sql, f"{name} has no column {min(unknown)}", "write names as the catalogue has them")
     for column in table.columns:
         _check_column(statement, name, column)
-    now, then = _events(statement, table)
-    effects = [table.carried_on(event, table.follows(statement.assigned)) for event in now]
-    effects += [table.triggered(event) for event in (*now, *then)]
-    if effect := next(filter(None, effects), ""):
-        raise refuse(statement.sql, f"{effect}, without undo records", "change those rows by statements of their own")
-    _check_version(statement, version)
 
 
 def _check_column(statement: Statement, name: str, column: Column) -> None:
-    if column.base in _UNSTABLE or column.base.startswith("reg"):
-        raise refuse(statement.sql, f"how {name}.{column.name} of type {column.type} is written depends on settings")
+    if why := unsteady_column(column):
+        raise refuse(statement.sql, f"in {name}, {why}")
     if column.identity and column.name in statement.assigned:
         raise refuse(statement.sql, f"{name}.{column.name} is numbered by the database and cannot be set back")
     if column.writer and (statement.verb is Verb.INSERT or column.name in statement.assigned):
@@ -89,10 +111,9 @@ def _check_version(statement: Statement, version: int) -> None:
         )
 
 
-def _events(statement: Statement, table: Table) -> tuple[list[Event], list[Event]]:
+def events(statement: Statement, table: Table) -> tuple[list[Event], list[Event]]:
     """What happens to rows now, and what happens to them in an undo."""
     now = {Event(statement.verb.value)} | ({Event.UPDATE} if statement.assigned else set())
     if statement.assigned and table.partitioned:
         now = set(Event)  # a row that moves to another partition goes here and comes there
-    undone = {Event.INSERT: Event.DELETE, Event.DELETE: Event.INSERT, Event.UPDATE: Event.UPDATE}
-    return [event for event in Event if event in now], [undone[event] for event in now]
+    return [event for event in Event if event in now], [event.undone for event in now]

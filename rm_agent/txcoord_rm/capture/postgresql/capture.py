@@ -9,7 +9,7 @@ the next try.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from txcoord_proto.errors import ConfigurationError, UnsupportedSqlError
 
 from txcoord_rm.capture.port import Entry, Result, Savepoints
-from txcoord_rm.capture.postgresql import checks
+from txcoord_rm.capture.postgresql import checks, triggered, triggers
 from txcoord_rm.capture.postgresql.admission import may_change, shows_old
 from txcoord_rm.capture.postgresql.cursors import execute_many
 from txcoord_rm.capture.postgresql.foreseen import Foresight, foresight
@@ -25,7 +25,7 @@ from txcoord_rm.capture.postgresql.functions import Functions
 from txcoord_rm.capture.postgresql.reading import capture_read
 from txcoord_rm.capture.postgresql.rewrite import Captured, Server, capture
 from txcoord_rm.capture.postgresql.savepoints import PostgresqlSavepoints
-from txcoord_rm.catalogue.postgresql import query, table
+from txcoord_rm.catalogue.postgresql import SERVER, query, table
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.flavour import Binds
 from txcoord_rm.sql.quoting import literal, quoted
@@ -33,11 +33,6 @@ from txcoord_rm.sql.recogniser import SHORT
 from txcoord_rm.sql.statement import Statement, Target, Verb
 from txcoord_rm.sql.unsupported import refuse
 
-_SERVER = """
-SELECT pg_catalog.current_setting('server_version_num')::integer, (
-    SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = pg_catalog.to_regclass('txcoord_undo_log'))
-"""
 _MANY = 4096
 """Tables and statements that are remembered."""
 
@@ -50,6 +45,9 @@ wrong."""
 _NO_ENTRY = Entry("", 0)
 _UNFITTING = frozenset({"42703", "42883", "42804", "42846"})
 """Undefined column, undefined function, mismatch of types, no such cast."""
+
+
+_NONE: Mapping[str, Table] = {}
 
 
 class _Known(NamedTuple):
@@ -95,7 +93,9 @@ class PostgresqlCapture:
         return self._table(cursor, statement, statement.target)
 
     def _table(self, cursor: Any, statement: Statement, target: Target) -> Table:
-        name = target.written
+        return self._named(cursor, statement, target.written)
+
+    def _named(self, cursor: Any, statement: Statement, name: str) -> Table:
         if name in self._ambiguous:
             cursor.execute(f"SELECT pg_catalog.to_regclass({literal(name)})::oid::bigint")
             known = self._ambiguous[name].get(cursor.fetchone()[0])
@@ -111,7 +111,10 @@ class PostgresqlCapture:
 
     def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
         """See `Capture.foreseen`."""
-        self._captured(cursor, statement, table, parameters is None, _NO_ENTRY)
+        if (reached := self._reached(cursor, statement, table)) is None:
+            self._captured(cursor, statement, table, parameters is None, _NO_ENTRY)
+        elif reached:
+            return None
         found = self._foresight(statement, table) if len(statement.sql) <= SHORT else _foresight(statement, table)
         return None if found is None else found.of(parameters)
 
@@ -124,6 +127,8 @@ class PostgresqlCapture:
             LockConflictError: What was known of the table does not hold, or a row got another primary key; the database has ended
                 the local transaction, which may be run again.
         """
+        if (reached := self._reached(cursor, statement, table)) is not None:
+            return self._run_triggered(cursor, statement, table, reached, [parameters], entry)
         captured = self._captured(cursor, statement, table, parameters is None, entry)
         with self._doubting(statement, table):
             cursor.execute(captured.spliced.sql, captured.spliced.bind(parameters, _own(entry)))
@@ -139,6 +144,8 @@ class PostgresqlCapture:
         """See `Capture.run_many`: as of DB-API's `executemany`, rows that the statement returns are not to be had."""
         if not rows:
             return Result(frozenset(), 0)
+        if (reached := self._reached(cursor, statement, table)) is not None:
+            return self._run_triggered(cursor, statement, table, reached, rows, entry)
         keys, rowcount = frozenset[str](), 0
         if entry.first or entry.limit_ms:
             first = self.run(cursor, statement, table, rows[0], entry)
@@ -150,6 +157,36 @@ class PostgresqlCapture:
             found = execute_many(cursor, captured.spliced.sql, bound) if bound else ()
         touched = [row for row in found if row[captured.keys] is not None]
         return Result(keys | _keys(touched, captured), rowcount + len(touched))
+
+    def _reached(self, cursor: Any, statement: Statement, table: Table) -> Mapping[str, Table] | None:
+        """Further tables whose rows change with those of a statement, where triggers capture them; None: they do not.
+
+        Raises:
+            UnsupportedSqlError: A change would not be captured, or could not be undone.
+        """
+        if not table.capturing or statement.verb is Verb.LOCKING_READ:
+            return None
+        server = self._server or self._learnt(cursor)
+        if triggers.fault(table, server.log):
+            return None
+        self._functions.check(cursor, statement)
+        known: dict[str, Table] = {}
+
+        def read(name: str) -> Table:
+            known[name] = self._named(cursor, statement, name)
+            return known[name]
+
+        try:
+            return triggered.reached(statement, table, server.log, read)
+        except UnsupportedSqlError:
+            self._doubt(statement, table, known)
+            raise
+
+    def _run_triggered(
+        self, cursor: Any, statement: Statement, table: Table, reached: Mapping[str, Table], rows: Sequence[Any], entry: Entry
+    ) -> Result:
+        with self._doubting(statement, table, reached):
+            return triggered.run(cursor, statement, [table, *reached.values()], self._binds, rows, entry)
 
     def _read(self, cursor: Any, statement: Statement, name: str, before: _Known | None) -> Table:
         cursor.execute(query(name))
@@ -206,7 +243,7 @@ class PostgresqlCapture:
         return capture(statement, tables[0], server, binds, first, limited, recorded)
 
     def _learnt(self, cursor: Any) -> Server:
-        cursor.execute(_SERVER)
+        cursor.execute(SERVER)
         version, schema = cursor.fetchone()
         schema = self._schema or schema
         if schema is None:
@@ -217,7 +254,7 @@ class PostgresqlCapture:
         return self._server
 
     @contextmanager
-    def _doubting(self, statement: Statement, table: Table) -> Iterator[None]:
+    def _doubting(self, statement: Statement, table: Table, reached: Mapping[str, Table] = _NONE) -> Iterator[None]:
         """If something is wrong, or the database knows a name or type otherwise, facts of the table are read again next time."""
         try:
             yield
@@ -225,14 +262,14 @@ class PostgresqlCapture:
             wrong = checks.found(error)
             sqlstate = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None))
             if checks.TABLE in wrong or sqlstate.startswith("42"):
-                old = self._doubt(statement, table)
+                old = self._doubt(statement, table, reached)
                 if sqlstate in _UNFITTING and old:
                     raise checks.explained([checks.TABLE], [table], str(error)) from error
             if wrong:
                 raise checks.explained(wrong, [table]) from error
             raise
 
-    def _doubt(self, statement: Statement, table: Table) -> bool:
+    def _doubt(self, statement: Statement, table: Table, reached: Mapping[str, Table] = _NONE) -> bool:
         """Read facts of the statement's tables again next time; whether those that it had were read long ago."""
         assert statement.target is not None
         name = statement.target.written
@@ -241,6 +278,8 @@ class PostgresqlCapture:
         for further in statement.locked[1:]:
             if other := self._tables.pop(further.written, None):
                 self._doubted[further.written] = other.table
+        for other_name in reached:
+            self._tables.pop(other_name, None)
         return known is not None and known.until < time.monotonic() + _FRESH_S - _RECENT_S
 
 

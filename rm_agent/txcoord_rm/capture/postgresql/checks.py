@@ -58,7 +58,12 @@ def write(splice: Splice, wrong: dict[str, str], first: bool, limited: bool) -> 
     cases = ", ".join(f"CASE WHEN {condition} THEN {literal(_MARK + name)} END" for name, condition in conditions.items())
     splice.ours(f"SELECT NULLIF(concat_ws(' ', {cases}), '')::integer AS txcoord_fit")  # a text is no number, and the cast fails
     if limited:
-        splice.ours(_LIMITS[0]).parameter("limit_ms", "integer").ours(_LIMITS[1])
+        limit(splice)
+
+
+def limit(splice: Splice) -> None:
+    """Add to a query without FROM that it sets limits of the local transaction to the parameter `limit_ms`; lower ones stay."""
+    splice.ours(_LIMITS[0]).parameter("limit_ms", "integer").ours(_LIMITS[1])
 
 
 def found(error: BaseException) -> frozenset[str]:
