@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from txcoord_rm.at.resource import Resource
     from txcoord_rm.at.statements import Statements
 
-_CAPTURED = frozenset({Verb.INSERT, Verb.REPLACE, Verb.UPDATE, Verb.DELETE, Verb.LOCKING_READ})
+_CAPTURED = frozenset({Verb.INSERT, Verb.REPLACE, Verb.UPDATE, Verb.DELETE, Verb.MERGE, Verb.OTHER, Verb.LOCKING_READ})
 
 
 class Local(Protocol):
@@ -84,7 +84,7 @@ class Cursor:
         self._result = None
         with self._refusing():
             statement = self._recognised(sql, parameters)
-            if statement.verb in _CAPTURED:
+            if self._is_captured(statement):
                 cursor = self._capturing()
                 return self._take(self._local.run(cursor, lambda branch: branch.execute(cursor, statement, parameters)))
             return self._pass_by(statement, self._cursor.execute, sql, *(() if parameters is None else (parameters,)))
@@ -94,7 +94,7 @@ class Cursor:
         self._result = None
         with self._refusing():
             statement = self._recognised(sql, ())
-            if statement.verb not in _CAPTURED:
+            if not self._is_captured(statement):
                 return self._pass_by(statement, self._cursor.executemany, sql, rows)
             cursor = self._capturing()
             return self._take(self._local.run(cursor, lambda branch: branch.execute_many(cursor, statement, list(rows))))
@@ -122,9 +122,13 @@ class Cursor:
             return self._resource.global_read(statement, parameters)
         return statement
 
+    def _is_captured(self, statement: Statement) -> bool:
+        if statement.verb in _CAPTURED:
+            return True
+        looked_at = bool(statement.functions) or statement.verb is Verb.SAVEPOINT
+        return looked_at and self._resource.capture.admit(self._capturing(), statement)
+
     def _pass_by(self, statement: Statement, run: Callable[..., Any], *given: Any) -> Any:
-        if statement.functions or statement.verb is Verb.SAVEPOINT:
-            self._resource.capture.admit(self._capturing(), statement)
         self._local.pass_by(statement.verb)
         try:
             return run(*given)

@@ -78,7 +78,7 @@ class MysqlCapture:
             self._database = str(cursor.fetchall()[0][0] or "")
         return self._table(cursor, statement, self._database)
 
-    def admit(self, cursor: Any, statement: Statement) -> None:
+    def admit(self, cursor: Any, statement: Statement) -> bool:
         """See `Capture.admit`."""
         if statement.functions and (found := statement.functions & self._catalogue.writing_functions(cursor)):
             raise refuse(
@@ -86,6 +86,7 @@ class MysqlCapture:
                 f"the stored function {min(found)} does not declare that it only reads",
                 "declare it READS SQL DATA or NO SQL, or do the work in a TCC branch",
             )
+        return False
 
     def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
         """See `Capture.foreseen`."""

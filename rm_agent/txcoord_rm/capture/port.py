@@ -88,8 +88,8 @@ class Capture(Protocol):
     def is_idle(self, cursor: Any) -> bool:
         """Whether nothing is held in the database although statements have run, so that one may wait as if it was the first."""
 
-    def admit(self, cursor: Any, statement: Statement) -> None:
-        """Look at a statement that is not captured, before it runs as it is.
+    def admit(self, cursor: Any, statement: Statement) -> bool:
+        """Look at a statement that changes no rows by its text; whether it has to be captured all the same.
 
         Raises:
             UnsupportedSqlError: It calls a function that may write rows.

@@ -58,13 +58,14 @@ class SqliteCapture:
         """See `Capture.is_idle`: a SELECT whose rows have all been fetched holds nothing, if it began no transaction."""
         return below(cursor, lambda own: Below(own).is_idle)
 
-    def admit(self, cursor: Any, statement: Statement) -> None:
+    def admit(self, cursor: Any, statement: Statement) -> bool:
         """See `Capture.admit`: functions are built in, or the application's own.
 
         A savepoint outside a transaction would be one, which its RELEASE commits without anybody's noticing; so one begins first.
         """
         if statement.verb is Verb.SAVEPOINT:
             below(cursor, lambda own: Below(own).open())
+        return False
 
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`. In an open transaction the lock of the one who writes is taken."""

@@ -9,6 +9,7 @@ neither that columns have exchanged their names nor, above READ COMMITTED, what 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +28,12 @@ _KINDS = {
 _CHANGES_TOO = "cnd"  # CASCADE, SET NULL, SET DEFAULT
 CAPTURING = "txcoord_capture_"
 """With this begin the names of the triggers by which a table captures its own changes, and of their function."""
+UNDOING = "txcoord.undoing"
+"""A setting that is on while rows are put back."""
+_ASIDE = re.compile(
+    rf" WHEN \(\(?\(current_setting\('{UNDOING}'::text, true\) IS DISTINCT FROM 'on'::text\)(?: AND |\) EXECUTE )"
+)
+"""A trigger's condition of which this is the whole, or the first of terms that all have to be true."""
 _OURS = f"(g.tgname ^@ '{CAPTURING}' AND p.proname ^@ '{CAPTURING}')"
 
 _FACTS = """
@@ -137,7 +144,8 @@ SELECT pg_catalog.jsonb_build_object(
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'name', g.tgname, 'type', g.tgtype,
             'known', p.pronamespace = 'pg_catalog'::regnamespace AND p.proname IN (
-                'tsvector_update_trigger', 'tsvector_update_trigger_column', 'suppress_redundant_updates_trigger')
+                'tsvector_update_trigger', 'tsvector_update_trigger_column', 'suppress_redundant_updates_trigger'),
+            'condition', CASE WHEN g.tgqual IS NOT NULL AND NOT g.tgdeferrable THEN pg_catalog.pg_get_triggerdef(g.oid) END
             ) ORDER BY g.tgname)
         FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
         WHERE g.tgrelid IN (SELECT oid FROM family) AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A')
@@ -174,7 +182,7 @@ _HARMLESS = (
     "pg_try_advisory_xact_lock_shared pg_blocking_pids pg_relation_size pg_total_relation_size pg_table_size pg_indexes_size "
     "pg_database_size pg_tablespace_size pg_partition_tree pg_partition_ancestors pg_current_wal_lsn pg_current_wal_insert_lsn "
     "pg_current_wal_flush_lsn pg_is_in_recovery pg_xact_status txid_status pg_xact_commit_timestamp current_query lo_get "
-    "pg_stat_clear_snapshot"
+    "pg_stat_clear_snapshot merge_action"
 )
 """Volatile functions of PostgreSQL and its extensions that write no rows, and whose effects a rollback need not take back."""
 _WRITES = (
@@ -301,7 +309,8 @@ def _altered(f: dict[str, Any]) -> str:
 
 def _trigger(t: dict[str, Any]) -> Trigger:
     events = frozenset(event for bit, event in _EVENTS if t["type"] & bit)
-    return Trigger(t["name"], events, not t["type"] & _BEFORE, bool(t["known"] and t["type"] & _ROW and t["type"] & _BEFORE))
+    own_row_only = bool(t["known"] and t["type"] & _ROW and t["type"] & _BEFORE)
+    return Trigger(t["name"], events, not t["type"] & _BEFORE, own_row_only, bool(_ASIDE.search(t["condition"] or "")))
 
 
 def _obstacle(f: dict[str, Any], key: tuple[str, ...]) -> str:

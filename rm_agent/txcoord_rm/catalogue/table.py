@@ -102,12 +102,14 @@ class Trigger:
         events: On which it fires.
         after: Whether it fires after the row has changed, so that it may change it again.
         own_row_only: Whether it is known to touch nothing but the row itself.
+        aside: Whether it does not fire while rows are put back.
     """
 
     name: str
     events: frozenset[Event]
     after: bool
     own_row_only: bool
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +183,15 @@ class Table:
         """Whether a trigger of users fires before or after an event."""
         return any(event in trigger.events and trigger.after is after for trigger in self.triggers)
 
-    def triggered(self, event: Event) -> str:
-        """What a trigger may change that no capture of the statement sees; empty: nothing."""
-        names = (trigger.name for trigger in self.triggers if event in trigger.events and not trigger.own_row_only)
+    def triggered(self, event: Event, but_aside: bool = False) -> str:
+        """What a trigger may change that no capture of the statement sees; empty: nothing.
+
+        Args:
+            event: What happens to a row.
+            but_aside: Whether triggers do not count that do not fire while rows are put back.
+        """
+        fires = (t for t in self.triggers if event in t.events and not t.own_row_only)
+        names = (trigger.name for trigger in fires if not (but_aside and trigger.aside))
         return next((f"the trigger {name} may change other rows" for name in names), "")
 
     def carrying(self, event: Event, changed: Iterable[str]) -> Iterator[Reference]:

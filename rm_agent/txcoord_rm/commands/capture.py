@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import click
 from sqlalchemy import Connection
-from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.terminal import as_json, errors_end_it, show_document
 from txcoord_proto.terminal import table as show_table
 
@@ -23,8 +22,8 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Print the statements, a
 def capture_command() -> None:
     """Have triggers capture what no statement tells: rows that change by foreign keys, and whatever writes a table.
 
-    A table with these triggers costs a statement outside global transactions next to nothing. Run it as the owner of the tables, who
-    must be allowed to write txcoord_undo_log.
+    Outside global transactions they look at a setting, and no further. Run it as the owner of the tables, who must be allowed to
+    write txcoord_undo_log.
     """
 
 
@@ -75,9 +74,7 @@ def _listed(connection: Connection) -> list[tuple[str, str]]:
     return [(f"{table.schema}.{table.name}", fault(table, log)) for table in tables]
 
 
-def _change(
-    url: str, names: Sequence[str], dry_run: bool, as_json: bool, make: Callable[[Table, str], list[str]]
-) -> None:
+def _change(url: str, names: Sequence[str], dry_run: bool, as_json: bool, make: Callable[[Table, str], list[str]]) -> None:
     def change(connection: Connection) -> list[str]:
         log = log_on(connection)
         statements = [sql for name in names for sql in make(table_named(connection, name), log)]

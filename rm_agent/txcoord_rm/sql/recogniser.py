@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 from txcoord_rm.sql import words
@@ -17,6 +17,7 @@ from txcoord_rm.sql.conditions import equalities
 from txcoord_rm.sql.flavour import Family, Flavour
 from txcoord_rm.sql.lexer import Kind
 from txcoord_rm.sql.locking import locks
+from txcoord_rm.sql.passing import passes
 from txcoord_rm.sql.reader import Reader
 from txcoord_rm.sql.rows_read import rows_read
 from txcoord_rm.sql.statement import Source, Span, Statement, Target, Verb
@@ -49,7 +50,6 @@ class Recogniser:
         return _Text(sql, self.flavour).statement()
 
 
-_LOCKS = frozenset({"UPDATE", "SHARE", "NO", "KEY"})
 _UNITING = frozenset({"UNION", "INTERSECT", "EXCEPT"})
 _QUERY = words.QUERIES | {"WITH", "("}
 _BEFORE_NAMES = frozenset({",", ".", "AS", "BY", "SET", "TO", "DEFAULT", "USING", "CYCLE"})
@@ -70,15 +70,21 @@ class _Text(Reader):
             raise self.refuse("it is empty")
         if any(token.text == ";" and token.kind is Kind.SIGN for token in self.tokens):
             raise self.refuse("there are several statements in one text", "run them one by one")
-        self._check_nested_changes()
+        unseen = self._nested_changes()
         verb_at, with_, recursive = self._main_verb()
         verb = self.tokens[verb_at]
         if verb.text in words.QUERIES or (verb.text == "WITH" and with_ is None):
             found = self._query(verb_at)
+        elif verb.text == "MERGE" and self.family is Family.POSTGRESQL:
+            found = self._merge(verb_at)
         elif verb.text in words.CHANGES and verb.text != "MERGE":
             found = self._change(verb_at, verb.text)
         else:
             found = self._other(verb_at)
+        if unseen is not None:
+            if found.verb is Verb.LOCKING_READ:
+                raise self.refuse(*unseen)
+            found = replace(found, unseen=unseen, verb=Verb.OTHER if found.verb is Verb.READ else found.verb)
         return found if with_ is None else replace(found, with_=with_, recursive=recursive)
 
     # ------------------------------------------------------------ the whole
@@ -99,16 +105,16 @@ class _Text(Reader):
                 return i + query, Span(self.tokens[begin].start, self.tokens[i - 1].end), recursive
         raise self.refuse("what follows WITH is not recognised")
 
-    def _check_nested_changes(self) -> None:
-        """No statement that changes rows may stand inside another: its rows would not be captured."""
+    def _nested_changes(self) -> tuple[str, str] | None:
+        """Why a statement that changes rows inside another is not seen, as its rows have no images; None: there is none."""
         for i in range(1, len(self.tokens) - 1):
             if self.tokens[i].depth and self.word(i) in words.CHANGES and self.at(i - 1) not in ("FOR", "KEY"):
                 follower = self.tokens[i + 1]
                 if follower.kind in (Kind.WORD, Kind.NAME):
-                    raise self.refuse(
-                        "an INSERT, UPDATE or DELETE inside WITH would change rows without undo records",
-                        "run it as a statement of its own",
-                    )
+                    if self.family is not Family.POSTGRESQL or self.at(i - 1) != "(":
+                        raise self.refuse(*words.NESTED)
+                    return words.NESTED
+        return None
 
     def _functions(self, but: int = -1) -> frozenset[str]:
         """Names before a bracket, words of the language among them; not the one at `but`."""
@@ -185,7 +191,7 @@ class _Text(Reader):
             if self.tokens[i].depth and not united:
                 continue
             shared = self.word(i) == "LOCK" and self.word(i + 1) == "IN"
-            if shared or (self.word(i) == "FOR" and self.word(i + 1) in _LOCKS):
+            if shared or (self.word(i) == "FOR" and self.word(i + 1) in words.LOCKS):
                 if united:
                     raise self.refuse("which rows it locks does not stand at its outermost level", "leave the brackets out")
                 return self._locking_read(at, Span(self.tokens[i].start, self.tokens[-1].end))
@@ -202,64 +208,8 @@ class _Text(Reader):
         )
 
     def _other(self, at: int) -> Statement:
-        first = self.word(at)
-        match first:
-            case "SAVEPOINT":
-                return self._made(Verb.SAVEPOINT, at, savepoint=self.name(at + 1))
-            case "RELEASE":
-                return self._made(Verb.RELEASE, at, savepoint=self.name(len(self.tokens) - 1))
-            case "ROLLBACK" if any(self.word(i) == "TO" for i in range(at, len(self.tokens))):
-                return self._made(Verb.ROLLBACK_TO, at, savepoint=self.name(len(self.tokens) - 1))
-            case "EXPLAIN" if self._only_explains(at):
-                return self._made(Verb.READ, at)
-            case "DECLARE" if self.family is Family.POSTGRESQL and not any(
-                self.word(i) == "FOR" and self.word(i + 1) in _LOCKS for i in range(at, len(self.tokens) - 1)
-            ):
-                return self._made(Verb.READ, at)
-            case "PRAGMA" if self._is_telling(at):
-                return self._made(Verb.READ, at)
-            case "SET" if self._sets(at) in words.SETTINGS[self.family] or self._sets_own(at):
-                return self._made(Verb.READ, at)
-            case _ if first in words.PASSING[self.family]:
-                return self._made(Verb.READ, at)
-        raise self.refuse(*words.REASONS.get(first, words.UNKNOWN))
-
-    def _only_explains(self, at: int) -> bool:
-        """Whether nothing but harmless options stands before the statement that is explained."""
-        for i in range(at + 1, len(self.tokens)):
-            if self.word(i) in words.QUERIES | words.CHANGES | {"WITH"}:
-                return True
-            if self.at(i) not in words.EXPLAIN:
-                break
-        return False
-
-    def _is_telling(self, at: int) -> bool:
-        name = at + 3 if self.sign(at + 2) == "." else at + 1
-        return not any(t.text == "=" for t in self.tokens) and self.name(name).upper() in words.PRAGMAS
-
-    def _setting(self, at: int) -> int:
-        """Where the first name stands that SET sets."""
-        place = at + 1
-        while place < len(self.tokens) and self.word(place) in ("LOCAL", "SESSION"):
-            place += 1
-        return place
-
-    def _sets(self, at: int) -> str:
-        """The name of the one setting that SET sets, in upper case; empty: something else."""
-        if any(token.text == "," and token.depth == 0 for token in self.tokens) and self.family is Family.MYSQL:
-            return ""
-        i = self._setting(at)
-        return self.word(i) if i < len(self.tokens) else ""
-
-    def _sets_own(self, at: int) -> bool:
-        """Whether it sets what only the application knows: `@x`, `app.user`."""
-        i = self._setting(at)
-        if i + 1 >= len(self.tokens):
-            return False
-        if self.family is Family.MYSQL:
-            alone = not any(t.text == "," or t.text.startswith("@@") for t in self.tokens)
-            return alone and self.tokens[i].kind is Kind.VARIABLE
-        return self.family is Family.POSTGRESQL and self.tokens[i + 1].text == "."
+        found = passes(self, at)
+        return self._made(found.verb, at, savepoint=found.savepoint, unseen=found.unseen)
 
     # ------------------------------------------------------------ what changes rows
 
@@ -359,7 +309,7 @@ class _Text(Reader):
         for i in places:
             if self.keyword(i) in ("LIMIT", "FETCH", "TABLESAMPLE"):
                 return self.word(i)
-            if self.word(i) == "FOR" and i + 1 < len(self.tokens) and self.word(i + 1) in _LOCKS:
+            if self.word(i) == "FOR" and i + 1 < len(self.tokens) and self.word(i + 1) in words.LOCKS:
                 return f"FOR {self.word(i + 1)}"
         for i in range(at):  # a query of WITH that is used twice is else evaluated once
             if self.word(i) == "MATERIALIZED" and self.at(i - 1) == "NOT":
@@ -376,6 +326,26 @@ class _Text(Reader):
         if self.family is Family.MYSQL and "USING" in clauses:
             raise self.refuse("it deletes from what USING joins", "delete WHERE the key is IN a sub-select")
         return self._made(Verb.DELETE, at, either=either, **self._rows(clauses, "USING", target))
+
+    def _merge(self, at: int) -> Statement:
+        target, place = self._target(at + 2 if self.at(at + 1) == "INTO" else at + 1)
+        if self.at(place) != "USING":
+            raise self.refuse("what follows its table is not recognised")
+        outer = [i for i in range(place, len(self.tokens)) if not self.tokens[i].depth]
+        returning_at = next((i for i in outer if self.keyword(i) == "RETURNING"), None)
+        stop = len(self.tokens) if returning_at is None else returning_at
+        whens = [i for i in outer if self.keyword(i) == "WHEN" and "MATCHED" in (self.at(i + 1), self.at(i + 2))] + [stop]
+        assigned = [
+            name
+            for when, end in pairwise(whens)
+            for i in range(when, end)
+            if self.keyword(i) == "SET" and self.at(i - 1) == "UPDATE" and not self.tokens[i].depth
+            for name in self._assigned(i + 1, end)
+        ]
+        return self._made(
+            Verb.MERGE, at, target=target, assigned=tuple(dict.fromkeys(assigned)), others=self.span(place + 1, whens[0]),
+            returning_at=returning_at,
+        )  # fmt: skip
 
     def _rows(self, clauses: dict[str, tuple[int, int]], joins: str, target: Target) -> dict[str, Any]:
         """Which rows an UPDATE or DELETE is about: arguments of `_made`.

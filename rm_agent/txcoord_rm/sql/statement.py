@@ -25,6 +25,10 @@ class Verb(Enum):
     """UPDATE."""
     DELETE = "DELETE"
     """DELETE."""
+    MERGE = "MERGE"
+    """MERGE, on PostgreSQL."""
+    OTHER = "OTHER"
+    """It may change rows of which its text does not tell, on PostgreSQL: CALL, DO, COPY, a query with a change in its WITH."""
     SAVEPOINT = "SAVEPOINT"
     """SAVEPOINT."""
     ROLLBACK_TO = "ROLLBACK_TO"
@@ -115,7 +119,7 @@ class Statement:
         target: What it changes.
         set: What follows SET, up to the next clause.
         assigned: Columns that SET assigns to, also in ON CONFLICT and ON DUPLICATE KEY.
-        others: Further tables: what follows FROM of an UPDATE or USING of a DELETE.
+        others: Further tables: what follows FROM of an UPDATE, USING of a DELETE or MERGE.
         where: What follows WHERE.
         chosen_by: Functions that FROM and WHERE of an UPDATE with further tables call: which rows it changes hangs on them.
         unsteady: What in them may choose other rows each time they are evaluated, but for functions; empty: nothing.
@@ -132,6 +136,7 @@ class Statement:
         locked: Tables of which it locks rows; the first is its target.
         items: What follows SELECT of such a read, up to FROM.
         savepoint: Its name, as written.
+        unseen: Why not all rows that it changes are known from it, and what to do about that; None: they are.
         either: OR IGNORE and the like of SQLite, IGNORE of MySQL, in upper case; empty: none.
     """
 
@@ -161,6 +166,7 @@ class Statement:
     locked: tuple[Target, ...] = ()
     items: Span | None = None
     savepoint: str = ""
+    unseen: tuple[str, str] | None = None
     either: str = ""
 
     def __hash__(self) -> int:

@@ -6,6 +6,8 @@ from txcoord_rm.sql.flavour import Family
 
 QUERIES = frozenset({"SELECT", "VALUES", "TABLE"})
 CHANGES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE"})
+LOCKS = frozenset({"UPDATE", "SHARE", "NO", "KEY"})
+"""What follows FOR where rows are locked."""
 PASSING = {
     Family.POSTGRESQL: frozenset({"SHOW", "FETCH", "MOVE", "CLOSE", "LISTEN", "UNLISTEN", "LOCK", "DEALLOCATE"}),
     Family.MYSQL: frozenset({"SHOW", "DESCRIBE", "DESC"}),
@@ -36,6 +38,10 @@ SETTINGS = {
 }
 """What SET may set: it changes neither how SQL is read nor how values are shown. Names with a dot are the application's own."""
 
+NESTED = (
+    "an INSERT, UPDATE or DELETE inside WITH would change rows without undo records",
+    "run it as a statement of its own",
+)
 _END = "it would end the local transaction unseen", "use commit() and rollback() of the connection or session"
 _SCHEMA = "a change of the schema cannot be undone", "make it before or after the global transaction"
 _CODE = "what it does is not written in it", "write the statements themselves, or do the work in a TCC branch"

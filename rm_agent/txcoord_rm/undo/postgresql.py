@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from txcoord_rm.capture.keys import Row
+from txcoord_rm.catalogue.postgresql import UNDOING
 from txcoord_rm.catalogue.table import Event, Reference, Table
 from txcoord_rm.sql.quoting import quoted
 from txcoord_rm.undo.item import Change, Image
@@ -18,7 +19,8 @@ from txcoord_rm.undo.record import fields
 _SETTINGS = text(
     "SELECT set_config('datestyle', 'ISO, MDY', true), set_config('extra_float_digits', '1', true), "
     "set_config('intervalstyle', 'postgres', true), set_config('row_security', 'off', true), "
-    "set_config('array_nulls', 'on', true), set_config('lock_timeout', '2s', true)"
+    "set_config('array_nulls', 'on', true), set_config('lock_timeout', '2s', true), "
+    f"set_config('{UNDOING}', 'on', true)"
 )
 
 _REFERRED = "rows that refer to it would go, or change, with it"

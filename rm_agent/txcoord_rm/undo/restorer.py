@@ -180,15 +180,23 @@ class Restorer:
             may_be_back: Whether rows that have their before image already need nothing done.
         """
         savepoint = self._connection.begin_nested()
+        left, pending = [], item
+        while pending and len(left) != len(pending):  # a row of the same statement may stand in the way, by a foreign key
+            left, pending = pending, self._undo_some(pending, may_be_back)
+        if pending:
+            savepoint.rollback()
+            return False
+        savepoint.commit()
+        return True
+
+    def _undo_some(self, item: list[Change], may_be_back: bool) -> list[Change]:
+        """Undo what can be undone now; what is left."""
+        left: list[Change] = []
         for _, group in groupby(item, key=lambda change: (change.before is None, change.after is None, change.changed)):
             changes = list(group)
             undone = self._undo_alike(changes)
-            for n, change in enumerate(changes):
-                if n not in undone and not (may_be_back and self._is_back(change)):
-                    savepoint.rollback()
-                    return False
-        savepoint.commit()
-        return True
+            left += [c for n, c in enumerate(changes) if n not in undone and not (may_be_back and self._is_back(c))]
+        return left
 
     def _undo_alike(self, changes: list[Change]) -> set[int]:
         """Undo changes of one kind, in a set; which of them were.

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
+from psycopg.errors import RaiseException
 from sqlalchemy import Engine, create_engine
 from txcoord_proto.errors import UnsupportedSqlError
+from txcoord_rm.capture.port import UnrecordedError
 from txcoord_rm.catalogue.facts import facts_on
 from txcoord_rm.commands.capture import capture_command
 from txcoord_rm.commands.init import init_command
@@ -68,9 +70,7 @@ def restored(engine: Engine, tables: tuple[str, ...], *statements: str) -> int:
         ("ON UPDATE SET DEFAULT", "UPDATE parent SET id = id + 10 WHERE id < 3", 2),
     ],
 )
-def test_rows_that_change_by_a_foreign_key_come_back(
-    url: str, engine: Engine, action: str, statement: str, records: int
-) -> None:
+def test_rows_that_change_by_a_foreign_key_come_back(url: str, engine: Engine, action: str, statement: str, records: int) -> None:
     plain(
         engine,
         f"CREATE TABLE child (id int PRIMARY KEY, parent_id int DEFAULT 9 REFERENCES parent {action}, x double precision)",
@@ -78,3 +78,150 @@ def test_rows_that_change_by_a_foreign_key_come_back(
     )
     install(url, "parent", "child")
     assert restored(engine, ("parent", "child"), statement) == records
+
+
+# ------------------------------------------------------------ what a statement reaches
+
+
+def test_a_cascade_is_refused_before_it_runs_unless_every_table_on_its_way_captures_its_changes(url: str, engine: Engine) -> None:
+    plain(
+        engine,
+        "CREATE TABLE child (id int PRIMARY KEY, parent_id int REFERENCES parent ON DELETE CASCADE)",
+        "CREATE TABLE grandchild (id int PRIMARY KEY, child_id int REFERENCES child ON DELETE CASCADE)",
+        "INSERT INTO child SELECT n, 1 + n % 2 FROM generate_series(1, 9) AS n",
+        "INSERT INTO grandchild SELECT n, 1 + n % 9 FROM generate_series(1, 99) AS n",
+    )
+    delete = "DELETE FROM parent WHERE id = 1"
+    for installed in ((), ("parent",), ("parent", "child")):
+        if installed:
+            install(url, *installed)
+        with pytest.raises(UnsupportedSqlError, match=r"change with it by a foreign key.*txcoord-agent capture install"):
+            phase_one(engine, X, 7, delete)
+    install(url, "grandchild")
+    assert restored(engine, ("parent", "child", "grandchild"), delete) == 3
+
+
+def test_a_table_that_refers_to_itself(url: str, engine: Engine) -> None:
+    plain(
+        engine,
+        "CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree ON DELETE CASCADE ON UPDATE CASCADE)",
+        "INSERT INTO tree SELECT n, NULLIF(n / 2, 0) FROM generate_series(1, 40) AS n",
+    )
+    install(url, "tree")
+    restored(engine, ("tree",), "DELETE FROM tree WHERE id = 2")
+    plain(engine, "DELETE FROM txcoord_undo_log")
+    restored(engine, ("tree",), "UPDATE tree SET id = -id WHERE id IN (3, 4)", "DELETE FROM tree WHERE id = -3")
+
+
+def test_what_others_have_made_refer_to_a_row_is_not_lost(url: str, engine: Engine) -> None:
+    plain(engine, "CREATE TABLE child (id int PRIMARY KEY, parent_id int REFERENCES parent ON UPDATE SET NULL)")
+    install(url, "parent", "child")
+    phase_one(engine, X, 7, "UPDATE parent SET id = 4 WHERE id = 1")
+    plain(engine, "INSERT INTO child VALUES (1, 4)")
+    with engine.begin() as connection:
+        (difference,) = undo(connection, X, [7], facts_on(connection))
+        assert difference.reason == "rows that refer to it would go, or change, with it"
+
+
+# ------------------------------------------------------------ statements as they are
+
+
+ITEMS = (
+    "CREATE TABLE item (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sku text UNIQUE, n int NOT NULL, "
+    "price numeric, doubled int GENERATED ALWAYS AS (n * 2) STORED, at timestamptz DEFAULT now())",
+    "INSERT INTO item (sku, n, price) VALUES ('a', 1, 1.0), ('b', 2, 1.00), ('c', 3, NULL)",
+    "CREATE TABLE audit (id bigserial PRIMARY KEY, what text)",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [
+        ("upsert", "INSERT INTO item (sku, n) VALUES ('a', 7), ('d', 8) ON CONFLICT (sku) DO UPDATE SET n = excluded.n"),
+        (
+            "merge",
+            "MERGE INTO item AS t USING (VALUES ('a', 7), ('b', 0), ('e', 9)) AS s (sku, n) ON t.sku = s.sku "
+            "WHEN MATCHED AND s.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = s.n, at = '2020-01-01 00:00+00' "
+            "WHEN NOT MATCHED THEN INSERT (sku, n) VALUES (s.sku, s.n)",
+        ),
+        (
+            "a change within WITH",
+            "WITH gone AS (DELETE FROM item WHERE n > 1 RETURNING *) INSERT INTO audit (what) SELECT sku FROM gone RETURNING id",
+        ),
+        ("a change within WITH of a query", "WITH gone AS (DELETE FROM item WHERE n > 1 RETURNING sku) SELECT sku FROM gone"),
+        ("a function", "SELECT book('a', 3)"),
+        ("a function in a change", "UPDATE item SET n = book('b', 1) WHERE sku = 'a'"),
+        ("a procedure", "CALL booked('a', 3)"),
+        ("a block of code", "DO $$ BEGIN DELETE FROM item WHERE n = 2; INSERT INTO audit (what) VALUES ('b'); END $$"),
+        ("unique values exchanged", "UPDATE item SET sku = CASE sku WHEN 'a' THEN 'b' ELSE 'a' END WHERE sku < 'c'"),
+    ],
+)
+def test_whatever_writes_the_table(url: str, engine: Engine, name: str, statement: str) -> None:
+    plain(
+        engine,
+        *ITEMS,
+        "SELECT" if name == "upsert" else "ALTER TABLE item DROP CONSTRAINT item_sku_key, ADD UNIQUE (sku) DEFERRABLE",
+        "CREATE FUNCTION book(text, int) RETURNS int LANGUAGE sql AS $$ "
+        "INSERT INTO audit (what) VALUES ($1); UPDATE item SET n = n - $2, price = 2 WHERE sku = $1 RETURNING n $$",
+        "CREATE PROCEDURE booked(text, int) LANGUAGE plpgsql AS $$ BEGIN PERFORM book($1, $2); END $$",
+    )
+    install(url, "item", "audit")
+    restored(engine, ("item", "audit"), statement)
+
+
+def test_a_table_that_does_not_capture_its_changes_must_not_be_reached(url: str, engine: Engine) -> None:
+    plain(
+        engine,
+        *ITEMS,
+        "CREATE FUNCTION book(text) RETURNS int LANGUAGE sql AS $$ INSERT INTO audit (what) VALUES ($1); SELECT 1 $$",
+    )
+    with pytest.raises(UnsupportedSqlError, match=r"the function book\(\) is volatile.*capture install"):
+        phase_one(engine, X, 7, "UPDATE item SET n = book('a')")
+    install(url, "item")
+    for statement in ("UPDATE item SET n = book('a')", "SELECT book('b')", "DO 'BEGIN TRUNCATE audit; END'"):
+        with pytest.raises(UnrecordedError) as error:
+            phase_one(engine, X, 7, statement)
+        assert "capture" in str(error.value.__cause__)
+    with pytest.raises(UnrecordedError):
+        phase_one(engine, X, 7, "DO 'BEGIN CREATE TABLE other (id int PRIMARY KEY); END'")
+    with pytest.raises(RaiseException, match=r"TRUNCATE of public\.item cannot be undone"):
+        phase_one(engine, X, 7, "DO 'BEGIN TRUNCATE item; END'")
+    assert rows(engine, "audit") == []
+
+
+def test_what_triggers_of_users_write(url: str, engine: Engine) -> None:
+    plain(
+        engine,
+        *ITEMS,
+        "CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO audit (what) SELECT TG_OP; UPDATE item SET price = price + 1 WHERE sku = 'c'; RETURN NULL; END $$",
+        "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.at := clock_timestamp(); RETURN NEW; END $$",
+        "CREATE TRIGGER zz AFTER UPDATE ON item FOR EACH ROW WHEN (OLD.n <> NEW.n) EXECUTE FUNCTION told()",
+        "CREATE TRIGGER stamped BEFORE UPDATE ON item FOR EACH ROW EXECUTE FUNCTION stamp()",
+    )
+    update = "UPDATE item SET n = n + 1"
+    with pytest.raises(UnsupportedSqlError, match="may change other rows, without undo records"):
+        phase_one(engine, X, 7, update)
+    install(url, "item", "audit")
+    with pytest.raises(UnsupportedSqlError, match=r"may change .* of its own when it fires while rows are put back"):
+        phase_one(engine, X, 7, update)
+    forwards = "current_setting('txcoord.undoing', true) IS DISTINCT FROM 'on'"
+    plain(
+        engine,
+        f"CREATE OR REPLACE TRIGGER zz AFTER UPDATE ON item FOR EACH ROW WHEN ({forwards} AND OLD.n <> NEW.n) "
+        "EXECUTE FUNCTION told()",
+        f"CREATE OR REPLACE TRIGGER stamped BEFORE UPDATE ON item FOR EACH ROW WHEN ({forwards}) EXECUTE FUNCTION stamp()",
+    )
+    restored(engine, ("item", "audit"), update)
+
+
+def test_a_condition_under_which_a_trigger_may_fire_while_rows_are_put_back(url: str, engine: Engine) -> None:
+    plain(engine, *ITEMS, "CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
+    install(url, "item")
+    forwards = "current_setting('txcoord.undoing', true) IS DISTINCT FROM 'on'"
+    for condition in (f"{forwards} OR NEW.n > 1", f"NOT ({forwards})", f"NEW.n > 1 OR NEW.n < 1 AND {forwards}"):
+        plain(
+            engine, f"CREATE OR REPLACE TRIGGER zz AFTER UPDATE ON item FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION told()"
+        )
+        with pytest.raises(UnsupportedSqlError, match="while rows are put back"):
+            phase_one(engine, X, 7, "UPDATE item SET n = 1")

@@ -78,12 +78,10 @@ def test_what_it_does(recogniser: Recogniser, sql: str, verb: Verb) -> None:
         (PSYCOPG, "CREATE TABLE t (a int)", "schema"),
         (PSYCOPG, "TRUNCATE t", "without undo records"),
         (PSYCOPG, "COPY t FROM STDIN", "without undo records"),
-        (PSYCOPG, "CALL p()", "not written in it"),
         (PSYCOPG, "(SELECT * FROM t FOR UPDATE)", "leave the brackets out"),
         (PSYCOPG, "WITH x AS (SELECT 1) (SELECT * FROM t FOR UPDATE)", "leave the brackets out"),
         (PSYCOPG, "SELECT 1 UNION (SELECT a FROM t FOR SHARE)", "leave the brackets out"),
         (PSYCOPG, "DELETE FROM t RETURNING WITH (OLD AS o) o.a", "call them old and new"),
-        (PSYCOPG, "DO $$ BEGIN DELETE FROM t; END $$", "not written in it"),
         (PSYCOPG, "EXECUTE p", "not written in it"),
         (PSYCOPG, "NOTIFY c", "cannot be taken back"),
         (PSYCOPG, "SELECT pg_notify('c', '')", "pg_notify() cannot be taken back"),
@@ -98,9 +96,9 @@ def test_what_it_does(recogniser: Recogniser, sql: str, verb: Verb) -> None:
         (PSYCOPG, "SELECT set_config('datestyle', 'German', false)", "how the session reads SQL"),
         (PSYCOPG, "SELECT set_config('app.a', '1', true), set_config(%s, '1', true)", "how the session reads SQL"),
         (PSYCOPG, "SELECT * INTO u FROM t", "writes what it reads"),
-        (PSYCOPG, "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x", "inside WITH"),
-        (PSYCOPG, "WITH x AS MATERIALIZED (UPDATE t SET a = 1 RETURNING *) INSERT INTO u SELECT * FROM x", "inside WITH"),
-        (PSYCOPG, "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE", "cannot be told apart"),
+        (PSYCOPG, "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM u FOR UPDATE", "inside WITH"),
+        (PSYCOPG, "COPY t FROM PROGRAM 'cat'", "without undo records"),
+        (PYMYSQL, "CALL p()", "not written in it"),
         (PSYCOPG, "UPDATE t SET a = 1 WHERE CURRENT OF c", "cursor"),
         (PSYCOPG, "UPDATE t SET a=1WHERE id=2", "'1WHERE' may be"),
         (PSYCOPG, "SELECT 'open", "does not end"),
@@ -141,6 +139,43 @@ def test_what_is_not_certain_is_refused_with_the_reason(recogniser: Recogniser, 
         recogniser.recognise(sql)
     assert reason in refused.value.message
     assert refused.value.details["statement"] == " ".join(sql.split())
+
+
+@pytest.mark.parametrize(
+    ("sql", "verb"),
+    [
+        ("CALL p()", Verb.OTHER),
+        ("DO $$ BEGIN DELETE FROM t; END $$", Verb.OTHER),
+        ("COPY t (a, b) FROM '/srv/rows.csv' WITH (FORMAT csv)", Verb.OTHER),
+        ("WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x", Verb.OTHER),
+        ("WITH x AS MATERIALIZED (UPDATE t SET a = 1 RETURNING *) INSERT INTO u SELECT * FROM x", Verb.INSERT),
+        ("WITH x AS (MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE RETURNING t.*) DELETE FROM u", Verb.DELETE),
+    ],
+)
+def test_what_only_triggers_can_capture(sql: str, verb: Verb) -> None:
+    found = PSYCOPG.recognise(sql)
+    assert found.verb is verb
+    assert found.unseen is not None
+
+
+def test_parts_of_a_merge() -> None:
+    found = PSYCOPG.recognise(
+        "WITH q AS (SELECT 1) MERGE INTO ONLY s.t AS x USING (SELECT a FROM u WHERE b = %s) AS y ON x.id = y.a AND y.a > 1 "
+        "WHEN MATCHED AND y.a > 2 THEN UPDATE SET n = CASE WHEN y.a > 3 THEN 1 ELSE 2 END, (m, k) = (SELECT 1, 2) "
+        "WHEN MATCHED THEN DELETE WHEN NOT MATCHED BY SOURCE THEN UPDATE SET z = DEFAULT "
+        "WHEN NOT MATCHED THEN INSERT (id, n) VALUES (y.a, %s) RETURNING merge_action(), x.*"
+    )
+    assert found.verb is Verb.MERGE
+    assert found.unseen is None
+    assert found.target is not None
+    assert (found.target.parts, found.target.alias, found.target.only) == (("s", "t"), "x", True)
+    assert found.assigned == ("n", "m", "k", "z")
+    assert part(found, "others") == "(SELECT a FROM u WHERE b = %s) AS y ON x.id = y.a AND y.a > 1"
+    assert part(found, "returning") == "merge_action(), x.*"
+    main = part(found, "main")
+    assert main is not None
+    assert main.startswith("MERGE INTO ONLY")
+    assert main.endswith("VALUES (y.a, %s)")
 
 
 def test_parts_of_an_update() -> None:

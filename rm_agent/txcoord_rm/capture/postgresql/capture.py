@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 
 from txcoord_proto.errors import ConfigurationError, UnsupportedSqlError
 
-from txcoord_rm.capture.port import Entry, Result, Savepoints
+from txcoord_rm.capture.port import Entry, Result, Savepoints, UnrecordedError
 from txcoord_rm.capture.postgresql import checks, triggered, triggers
-from txcoord_rm.capture.postgresql.admission import may_change, shows_old
+from txcoord_rm.capture.postgresql.admission import may_change, refused_unseen, shows_old
 from txcoord_rm.capture.postgresql.cursors import execute_many
 from txcoord_rm.capture.postgresql.foreseen import Foresight, foresight
 from txcoord_rm.capture.postgresql.functions import Functions
 from txcoord_rm.capture.postgresql.reading import capture_read
 from txcoord_rm.capture.postgresql.rewrite import Captured, Server, capture
 from txcoord_rm.capture.postgresql.savepoints import PostgresqlSavepoints
+from txcoord_rm.capture.postgresql.triggered import Reach
 from txcoord_rm.catalogue.postgresql import SERVER, query, table
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.flavour import Binds
@@ -79,6 +80,8 @@ class PostgresqlCapture:
         self._doubted: dict[str, Table] = {}
         """By names that have turned out to mean something else."""
         self._functions = Functions()
+        self._some_until = 0.0
+        """Until then some tables are known to have triggers of ours."""
         self._short = lru_cache(_MANY)(self._rewritten)
         self._long = lru_cache(64)(self._rewritten)
         self._foresight = lru_cache(_MANY)(_foresight)
@@ -89,8 +92,7 @@ class PostgresqlCapture:
 
     def table(self, cursor: Any, statement: Statement) -> Table:
         """See `Capture.table`."""
-        assert statement.target is not None
-        return self._table(cursor, statement, statement.target)
+        return triggered.ANYWHERE if statement.target is None else self._table(cursor, statement, statement.target)
 
     def _table(self, cursor: Any, statement: Statement, target: Target) -> Table:
         return self._named(cursor, statement, target.written)
@@ -105,15 +107,18 @@ class PostgresqlCapture:
             return known.table
         return self._read(cursor, statement, name, known)
 
-    def admit(self, cursor: Any, statement: Statement) -> None:
-        """See `Capture.admit`."""
-        self._functions.check(cursor, statement)
+    def admit(self, cursor: Any, statement: Statement) -> bool:
+        """See `Capture.admit`: a function may change rows that triggers capture."""
+        if (why := self._functions.writing(cursor, statement)) is None:
+            return False
+        self._check_some(cursor, statement, why)
+        return True
 
     def foreseen(self, cursor: Any, statement: Statement, table: Table, parameters: Any) -> frozenset[str] | None:
         """See `Capture.foreseen`."""
-        if (reached := self._reached(cursor, statement, table)) is None:
+        if (reach := self._reach(cursor, statement, table)) is None:
             self._captured(cursor, statement, table, parameters is None, _NO_ENTRY)
-        elif reached:
+        elif reach.tables or reach.watched:
             return None
         found = self._foresight(statement, table) if len(statement.sql) <= SHORT else _foresight(statement, table)
         return None if found is None else found.of(parameters)
@@ -127,8 +132,8 @@ class PostgresqlCapture:
             LockConflictError: What was known of the table does not hold, or a row got another primary key; the database has ended
                 the local transaction, which may be run again.
         """
-        if (reached := self._reached(cursor, statement, table)) is not None:
-            return self._run_triggered(cursor, statement, table, reached, [parameters], entry)
+        if (reach := self._reach(cursor, statement, table)) is not None:
+            return self._run_triggered(cursor, statement, table, reach, [parameters], entry)
         captured = self._captured(cursor, statement, table, parameters is None, entry)
         with self._doubting(statement, table):
             cursor.execute(captured.spliced.sql, captured.spliced.bind(parameters, _own(entry)))
@@ -144,8 +149,8 @@ class PostgresqlCapture:
         """See `Capture.run_many`: as of DB-API's `executemany`, rows that the statement returns are not to be had."""
         if not rows:
             return Result(frozenset(), 0)
-        if (reached := self._reached(cursor, statement, table)) is not None:
-            return self._run_triggered(cursor, statement, table, reached, rows, entry)
+        if (reach := self._reach(cursor, statement, table)) is not None:
+            return self._run_triggered(cursor, statement, table, reach, rows, entry)
         keys, rowcount = frozenset[str](), 0
         if entry.first or entry.limit_ms:
             first = self.run(cursor, statement, table, rows[0], entry)
@@ -158,35 +163,59 @@ class PostgresqlCapture:
         touched = [row for row in found if row[captured.keys] is not None]
         return Result(keys | _keys(touched, captured), rowcount + len(touched))
 
-    def _reached(self, cursor: Any, statement: Statement, table: Table) -> Mapping[str, Table] | None:
-        """Further tables whose rows change with those of a statement, where triggers capture them; None: they do not.
+    def _reach(self, cursor: Any, statement: Statement, table: Table) -> Reach | None:
+        """What a statement reaches, where triggers capture its changes; None: they do not.
 
         Raises:
             UnsupportedSqlError: A change would not be captured, or could not be undone.
         """
-        if not table.capturing or statement.verb is Verb.LOCKING_READ:
+        if statement.target is not None and (not table.capturing or statement.verb is Verb.LOCKING_READ):
             return None
         server = self._server or self._learnt(cursor)
-        if triggers.fault(table, server.log):
+        if statement.target is not None and triggers.fault(table, server.log):
             return None
-        self._functions.check(cursor, statement)
+        why = statement.unseen or self._functions.writing(cursor, statement)
+        if statement.target is None:
+            assert why is not None, "it would not be captured"
+            self._check_some(cursor, statement, why)
+            return Reach(watched=True)
         known: dict[str, Table] = {}
+        try:
+            reach = triggered.reached(statement, table, self._database(cursor, statement, known))
+        except UnsupportedSqlError:
+            self._doubt(statement, table, known)
+            raise
+        return Reach(reach.tables, reach.watched or why is not None)
+
+    def _check_some(self, cursor: Any, statement: Statement, why: tuple[str, str]) -> None:
+        """Refuse a statement that only triggers can capture where no table has them."""
+        if self._some_until < time.monotonic():
+            cursor.execute(triggers.SOME)
+            if not cursor.fetchone()[0]:
+                raise refused_unseen(statement, why)
+            self._some_until = time.monotonic() + _FRESH_S
+
+    def _database(self, cursor: Any, statement: Statement, known: dict[str, Table]) -> triggered.Database:
+        """For `triggered`; `known` gets all tables that are read."""
 
         def read(name: str) -> Table:
             known[name] = self._named(cursor, statement, name)
             return known[name]
 
-        try:
-            return triggered.reached(statement, table, server.log, read)
-        except UnsupportedSqlError:
-            self._doubt(statement, table, known)
-            raise
+        assert self._server is not None
+        return triggered.Database(self._server.log, self._binds, read)
 
     def _run_triggered(
-        self, cursor: Any, statement: Statement, table: Table, reached: Mapping[str, Table], rows: Sequence[Any], entry: Entry
+        self, cursor: Any, statement: Statement, table: Table, reach: Reach, rows: Sequence[Any], entry: Entry
     ) -> Result:
-        with self._doubting(statement, table, reached):
-            return triggered.run(cursor, statement, [table, *reached.values()], self._binds, rows, entry)
+        known = dict(reach.tables)
+        with self._doubting(statement, table, known):
+            try:
+                database = self._database(cursor, statement, known)
+                return triggered.run(cursor, statement, table, reach, database, rows, entry)
+            except UnrecordedError:
+                self._doubt(statement, table, known)
+                raise
 
     def _read(self, cursor: Any, statement: Statement, name: str, before: _Known | None) -> Table:
         cursor.execute(query(name))
@@ -271,15 +300,16 @@ class PostgresqlCapture:
 
     def _doubt(self, statement: Statement, table: Table, reached: Mapping[str, Table] = _NONE) -> bool:
         """Read facts of the statement's tables again next time; whether those that it had were read long ago."""
-        assert statement.target is not None
+        for other_name in reached:
+            self._tables.pop(other_name, None)
+        if statement.target is None:
+            return False
         name = statement.target.written
         known = self._tables.pop(name, None) or self._ambiguous.get(name, {}).pop(table.oid, None)
         self._doubted[name] = table
         for further in statement.locked[1:]:
             if other := self._tables.pop(further.written, None):
                 self._doubted[further.written] = other.table
-        for other_name in reached:
-            self._tables.pop(other_name, None)
         return known is not None and known.until < time.monotonic() + _FRESH_S - _RECENT_S
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
+from txcoord_rm.capture.postgresql.admission import refused_unseen
 from txcoord_rm.catalogue.postgresql import functions
 from txcoord_rm.sql.statement import Statement
-from txcoord_rm.sql.unsupported import refuse
 
 _FRESH_S = 60.0
 _MANY = 4096
@@ -38,19 +38,24 @@ class Functions:
         Raises:
             UnsupportedSqlError: It does.
         """
+        if why := self.writing(cursor, statement):
+            raise refused_unseen(statement, why)
+
+    def writing(self, cursor: Any, statement: Statement) -> tuple[str, str] | None:
+        """Why a function that a statement calls may change rows, and what to do about it; None: none may."""
         if not statement.functions:
-            return
+            return None
         now = time.monotonic()
         unknown = [name for name in statement.functions if name not in self._known or self._known[name].until < now]
         if unknown:
             self._learn(cursor, unknown, now)
         for name in statement.functions:
             if self._known.get(name, _UNKNOWN).writes:
-                raise refuse(
-                    statement.sql,
+                return (
                     f"the function {name}() is volatile, so it may write rows without undo records",
-                    "declare it STABLE if it only reads, else run its statements yourself or do the work in a TCC branch",
+                    "declare it STABLE if it only reads, else run its statements yourself, do the work in a TCC branch",
                 )
+        return None
 
     def volatile(self, names: frozenset[str]) -> str:
         """One of the names, all of which have been checked, that is of a volatile function; empty: none is."""

@@ -63,7 +63,7 @@ def capture(
     """What is run instead of `statement`, which changes rows of `table`.
 
     Args:
-        statement: An INSERT, UPDATE or DELETE.
+        statement: An INSERT, UPDATE, DELETE or MERGE.
         table: Its target.
         server: Where it runs.
         binds: How the driver marks parameters.
@@ -194,7 +194,12 @@ class _Rewriter:
         """Lock keys and images of the row that is called `old` before, and `new` after."""
         verb, before, after = self.s.verb, old.record(self.image), new.record(self.image)
         changed = may_change(self.s, self.table)
-        keys = self.keys.expressions(Event(verb.value), changed, old, new)
+        if verb is Verb.MERGE:
+            old, new = (Row(row.name, absent=f"{row.cell(self.table.primary_key[0])} IS NULL") for row in (old, new))
+            keys = [key for event in (Event.INSERT, Event.DELETE) for key in self.keys.expressions(event, changed, old, new)]
+            before, after = (f"CASE WHEN {row.absent} THEN NULL ELSE {image} END" for row, image in ((old, before), (new, after)))
+        else:
+            keys = self.keys.expressions(Event(verb.value), changed, old, new)
         if verb is Verb.INSERT and self.s.assigned:
             absent = f"{old.cell(self.table.primary_key[0])} IS NULL"
             keys += self.keys.expressions(Event.UPDATE, changed, Row(old.name, absent=absent), new)

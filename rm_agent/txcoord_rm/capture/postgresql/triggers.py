@@ -2,8 +2,8 @@
 
 They fire for each statement, with all of its rows in transition tables, and only while the setting `txcoord.capture` names a
 branch of the local transaction: otherwise the database looks at the setting and no further. What they leave is an undo record as
-any other, and the rows' lock keys in the setting `txcoord.keys`. What they do is made from the catalogue's facts of the table alone,
-so whether they still fit it is a comparison of texts.
+any other, and the rows' lock keys in the setting `txcoord.keys`. What they do is made from the catalogue's facts of the table, so
+whether they still fit it is a comparison of texts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import TextClause, text
 from txcoord_proto.errors import ConfigurationError
 
 from txcoord_rm.capture.keys import Keys, Row
-from txcoord_rm.capture.postgresql.admission import unsteady_column
+from txcoord_rm.capture.postgresql import admission
 from txcoord_rm.catalogue.postgresql import CAPTURING
 from txcoord_rm.catalogue.table import Event, Table, Unique
 from txcoord_rm.sql.quoting import literal, quoted
@@ -42,11 +42,11 @@ _FROM = {Event.INSERT: "txcoord_n AS txcoord_new", Event.DELETE: "txcoord_o AS t
 
 def obstacle(table: Table) -> str:
     """Why triggers cannot capture changes of a table; empty: they can."""
-    if table.obstacle:
-        return table.obstacle
+    if why := admission.obstacle(table):
+        return why
     if table.partitioned or table.root != (table.schema, table.name):
         return "its rows are in partitions, which triggers of a statement do not tell apart"
-    return next(filter(None, map(unsteady_column, table.columns)), "")
+    return next(filter(None, map(admission.unsteady_column, table.columns)), "")
 
 
 def fault(table: Table, log: str) -> str:
@@ -105,6 +105,10 @@ def remove(table: Table) -> list[str]:
     return [*sorted(dropped), f"DROP FUNCTION IF EXISTS {_function(table)}()"]
 
 
+SOME = f"SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgname = '{CAPTURING}insert' AND tgenabled = 'A')"
+"""Whether any table has them."""
+
+
 def run(execute: Callable[[TextClause], object], statements: Iterable[str]) -> None:
     """Run such statements.
 
@@ -145,7 +149,7 @@ def _body(table: Table, log: str) -> str:
     lines = [
         "DECLARE",
         f"    txcoord_entry text := current_setting('{ENTRY}');",
-        f"    txcoord_branch bigint := CASE WHEN txcoord_entry <> '{ONLY_KEYS}' THEN split_part(txcoord_entry, ' ', 1)::bigint END;",
+        f"    txcoord_branch bigint := NULLIF(split_part(txcoord_entry, ' ', 1), '{ONLY_KEYS}')::bigint;",
         "    txcoord_keys text[];",
         "BEGIN",
         *(line for event in Event for line in _captured(event, table, log)),
@@ -153,7 +157,8 @@ def _body(table: Table, log: str) -> str:
         f"        RAISE EXCEPTION USING MESSAGE = {literal(f'TRUNCATE of {table.schema}.{table.name} cannot be undone')};",
         "    END IF;",
         "    IF txcoord_keys IS NOT NULL THEN",
-        f"        PERFORM set_config('{KEYS}', (NULLIF(current_setting('{KEYS}', true), '')::text[] || txcoord_keys)::text, true);",
+        f"        txcoord_keys := NULLIF(current_setting('{KEYS}', true), '')::text[] || txcoord_keys;",
+        f"        PERFORM set_config('{KEYS}', txcoord_keys::text, true);",
         "    END IF;",
         "    RETURN NULL;",
         "END",
@@ -190,7 +195,7 @@ def _captured(event: Event, table: Table, log: str) -> Iterator[str]:
 
 
 def _keys(event: Event, table: Table) -> list[str]:
-    """Of an UPDATE those of the row before and after, of a rule beside the primary key only where it concerns what has changed."""
+    """Of an UPDATE those of the row before and after, of rules beside the primary key where they concern what has changed."""
     keys = Keys(table)
     if event is not Event.UPDATE:
         return keys.expressions(event, (), _OLD, _NEW)
