@@ -76,7 +76,7 @@ SELECT pg_catalog.jsonb_build_object(
             WHERE i.indrelid IN (SELECT oid FROM family) AND (i.indisunique OR i.indisexclusion)),
         'fired', (
             SELECT pg_catalog.jsonb_build_array(
-                count(*), COALESCE(sum(g.oid::bigint * 2 + (g.tgenabled IN ('O', 'A'))::integer), 0))
+                count(*), COALESCE(sum(g.oid::bigint * 128 + ascii(g.tgenabled::text)), 0))
             FROM pg_catalog.pg_trigger g WHERE g.tgrelid IN (SELECT oid FROM family))),
     'columns', (
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -291,7 +291,7 @@ def _altered(f: dict[str, Any]) -> str:
     ]
     if now["triggers"] or members:
         found.append(
-            f"SELECT count(*) <> {fired} OR sum(g.oid::bigint * 2 + (g.tgenabled IN ('O', 'A'))::integer) <> {fired_sum} "
+            f"SELECT count(*) <> {fired} OR sum(g.oid::bigint * 128 + ascii(g.tgenabled::text)) <> {fired_sum} "
             f"FROM pg_catalog.pg_trigger g WHERE g.tgrelid IN {family}"
         )
     if now["subclass"]:

@@ -72,9 +72,10 @@ class Restorer:
     def restore(self, items: Iterable[Sequence[Change]]) -> list[Difference]:
         """Put rows back.
 
-        An item of which a row does not match is put behind the others until nothing moves any more: two branches of one
-        transaction may have written one row in another order than their records tell. Only then a row may count as put back by
-        somebody else; earlier it could be one that another item is still to change.
+        An item of which a row does not match waits until one behind it is undone, and is the first again: two branches of one
+        transaction may have written one row in another order than their records tell, and rows may refer to each other. Only when
+        nothing moves any more a row may count as put back by somebody else; earlier it could be one that another item is still to
+        change.
 
         Args:
             items: Changes of one statement each, in the order in which they are to be undone.
@@ -146,17 +147,21 @@ class Restorer:
         return None if current == before else replace(change, before=before, after=current)
 
     def _restored(self, every: list[list[Change]]) -> list[Difference]:
-        pending = every
+        pending = list(every)
         while pending:
-            left = [item for item in pending if not self._undo(item)]
-            if len(left) == len(pending):
-                left = [item for item in pending if not self._undo(item, may_be_back=True)]
-            if len(left) == len(pending):
+            place = self._first(pending)
+            if place is None:
+                place = self._first(pending, may_be_back=True)
+            if place is None:
                 return [d for item in pending for d in self._differences(item)] or [
                     Difference(c, c.after) for i in pending for c in i
                 ]
-            pending = left
+            del pending[place]
         return self._checked(every)
+
+    def _first(self, pending: list[list[Change]], may_be_back: bool = False) -> int | None:
+        """Undo the newest item that can be undone now; its place. Those before it may need what was there in between."""
+        return next((place for place, item in enumerate(pending) if self._undo(item, may_be_back)), None)
 
     def _checked(self, every: list[list[Change]]) -> list[Difference]:
         """Every row is back; whether the constraints that are asked for at COMMIT allow it."""
