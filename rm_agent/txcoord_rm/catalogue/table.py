@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 
 class Event(Enum):
@@ -210,3 +211,30 @@ class Table:
         """Which rows of other tables change with a row; empty: none. Arguments are those of `carrying`."""
         tables = (reference.table for reference in self.carrying(event, changed))
         return next((f"rows of {table} change with it by a foreign key" for table in tables), "")
+
+
+Happening: TypeAlias = tuple[Table, Event, frozenset[str]]
+"""Rows of a table come, go or change in some columns."""
+
+
+def spread(
+    begin: Iterable[Happening], read: Callable[[str], Table]
+) -> Iterator[tuple[Table, Event, frozenset[str], Reference | None]]:
+    """What happens to rows, of these tables and of others, by foreign keys; each with the one by which it does.
+
+    Args:
+        begin: What happens first.
+        read: What the catalogue says of a table by its name, as it is written in SQL.
+    """
+    pending: list[tuple[Table, Event, frozenset[str], Reference | None]] = [(*happening, None) for happening in begin]
+    seen = set[tuple[int, Event, frozenset[str]]]()
+    while pending:
+        table, event, changed, by = pending.pop()
+        if (table.oid, event, changed) not in seen:
+            seen.add((table.oid, event, changed))
+            yield table, event, changed, by
+            for reference in table.carrying(event, changed):
+                other = table if reference.to_itself else read(reference.table)
+                pending.append((other, Event.UPDATE, other.follows(reference.their_columns), reference))
+                if event is Event.DELETE:
+                    pending.append((other, Event.DELETE, frozenset(), reference))

@@ -10,8 +10,9 @@ from sqlalchemy.exc import DBAPIError
 from txcoord_proto.errors import ConfigurationError
 from txcoord_proto.terminal import Check, Verdict, as_json, end_with, errors_end_it
 
-from txcoord_rm.catalogue.facts import facts_on, tables_on
-from txcoord_rm.catalogue.table import Event
+from txcoord_rm.capture.postgresql.triggers import fault
+from txcoord_rm.catalogue.facts import facts_on, log_on, table_named, tables_on
+from txcoord_rm.catalogue.table import Event, spread
 from txcoord_rm.catalogue.table import Table as Facts
 from txcoord_rm.commands.database import opened, url_argument
 from txcoord_rm.commands.modes import modes
@@ -24,6 +25,7 @@ _SETTINGS = {
     )
 }
 _KEY = "ALTER TABLE ... ADD PRIMARY KEY"
+_TRIGGERS = "`txcoord-agent capture install` for both tables would capture them"
 _ELSEWHERE = "keep it out of global transactions, or change it in a TCC action"
 
 
@@ -114,21 +116,32 @@ def _tables(connection: Connection) -> Iterator[Check]:
         table = facts((schema, name))
         if table is None:
             continue  # it was dropped meanwhile
-        hindrances = list(_hindrances(table))
+        hindrances = list(_hindrances(connection, table))
         good += not hindrances
         for hindrance in hindrances:
             yield Check("tables", Verdict.WARNING, f"{schema}.{name}: {hindrance}")
     yield Check("tables", Verdict.OK, f"every change of {good} tables can be undone")
 
 
-def _hindrances(table: Facts) -> Iterator[str]:
+def _hindrances(connection: Connection, table: Facts) -> Iterator[str]:
     if table.obstacle:
         remedy = _KEY if table.obstacle == "it has no primary key" else _ELSEWHERE
         yield f"{table.obstacle}, so that every change is refused; {remedy}"
         return
+    log = log_on(connection) if table.capturing else ""
+    captured = bool(log) and not fault(table, log)
     for event in Event:
-        if why := table.triggered(event):
+        if why := table.triggered(event, but_aside=captured):
             yield f"{event.value} is refused: {why}; {_ELSEWHERE}"
-        elif why := table.carried_on(event, table.primary_key):
+        elif (why := table.carried_on(event, table.primary_key)) and not (
+            captured and _is_captured(connection, table, event, log)
+        ):
             what = "UPDATE of its primary key" if event is Event.UPDATE else event.value
-            yield f"{what} is refused: {why}; {_ELSEWHERE}"
+            yield f"{what} is refused: {why}; {_TRIGGERS if connection.dialect.name == 'postgresql' else _ELSEWHERE}"
+
+
+def _is_captured(connection: Connection, table: Facts, event: Event, log: str) -> bool:
+    """Whether triggers capture all rows that change with a row of a table by foreign keys."""
+    begin = (table, event, frozenset(table.primary_key))
+    reached = spread([begin], lambda name: table_named(connection, name))
+    return all(not fault(at, log) and not at.triggered(happening, but_aside=True) for at, happening, *_ in reached)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from psycopg.errors import RaiseException
+from psycopg.errors import RaiseException, UniqueViolation
 from sqlalchemy import Engine, create_engine
 from txcoord_proto.errors import UnsupportedSqlError
-from txcoord_rm.capture.port import UnrecordedError
+from txcoord_rm.alembic import install_capture, remove_capture
+from txcoord_rm.capture.port import Entry, Result, UnrecordedError
+from txcoord_rm.capture.postgresql import PostgresqlCapture
 from txcoord_rm.catalogue.facts import facts_on
 from txcoord_rm.commands.capture import capture_command
+from txcoord_rm.commands.check import check_command
 from txcoord_rm.commands.init import init_command
+from txcoord_rm.sql.flavour import Binds
 from txcoord_rm.undo.log import undo
 
 from tests.contract.rm.branches import log, phase_one, plain, rows
+from tests.contract.rm.captured import RECOGNISERS
 from tests.servers.fixtures import FreshUrl
 
 X = "g.1.00000001"
@@ -225,3 +232,187 @@ def test_a_condition_under_which_a_trigger_may_fire_while_rows_are_put_back(url:
         )
         with pytest.raises(UnsupportedSqlError, match="while rows are put back"):
             phase_one(engine, X, 7, "UPDATE item SET n = 1")
+
+
+# ------------------------------------------------------------ what they leave
+
+
+def captured(engine: Engine, sql: str, entry: Entry = Entry(X, 7)) -> Result:  # noqa: B008
+    """Run a statement, and undo nothing."""
+    with engine.begin() as connection:
+        cursor, capture = connection.connection.cursor(), PostgresqlCapture(Binds.PERCENT)
+        statement = RECOGNISERS[Binds.NONE].recognise(sql)
+        return capture.run(cursor, statement, capture.table(cursor, statement), None, entry)
+
+
+def test_lock_keys_are_those_of_what_has_changed(url: str, engine: Engine) -> None:
+    plain(engine, "CREATE TABLE child (id int PRIMARY KEY, parent_id int UNIQUE REFERENCES parent ON DELETE CASCADE)")
+    plain(engine, "INSERT INTO child VALUES (5, 1)")
+    install(url, "parent", "child")
+    keys = captured(engine, "UPDATE parent SET note = 'x' WHERE id < 3").keys
+    assert keys == {"public.parent(id)=(1)", "public.parent(id)=(2)"}
+    keys = captured(engine, "UPDATE parent SET code = code || id WHERE id = 3").keys
+    assert keys == {"public.parent(id)=(3)", "public.parent(code)=(c)", "public.parent(code)=(c3)"}
+    returned = captured(engine, "DELETE FROM parent WHERE id = 1 RETURNING note", Entry("", 0))
+    assert returned.keys == {
+        "public.parent(id)=(1)", "public.parent(code)=(a)", "public.child(id)=(5)", "public.child(parent_id)=(1)"
+    }  # fmt: skip
+    assert (returned.rowcount, returned.rows) == (1, [("x",)])
+    assert len(log(engine)) == 2, "without a branch there are keys, and no record"
+
+
+def test_a_row_that_stays_as_it_was_has_no_image(url: str, engine: Engine) -> None:
+    install(url, "parent")
+    captured(engine, "UPDATE parent SET note = note")
+    captured(engine, "DELETE FROM parent WHERE id = 0")
+    assert log(engine) == []
+
+
+def test_a_guard_stands_before_them(url: str, engine: Engine) -> None:
+    install(url, "parent")
+    guard = f"(7, 1, 'GUARD', '{X}', 1, 0)"
+    plain(engine, f"INSERT INTO txcoord_undo_log (branch_id, seq, state, xid, format, created_at) VALUES {guard}")
+    with pytest.raises(UniqueViolation, match="txcoord_undo_log_pkey"):
+        captured(engine, "DELETE FROM parent")
+
+
+def test_whoever_writes_the_table_needs_no_right_on_the_log(url: str, engine: Engine) -> None:
+    install(url, "parent")
+    plain(
+        engine,
+        "DO $$ BEGIN CREATE ROLE poor; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        "GRANT SELECT (id), UPDATE (note) ON parent TO poor",
+        "GRANT USAGE ON SCHEMA public TO poor",
+    )
+    before = rows(engine, "parent")
+    with engine.begin() as connection:
+        cursor, capture = connection.connection.cursor(), PostgresqlCapture(Binds.PERCENT)
+        cursor.execute("SET ROLE poor")
+        statement = RECOGNISERS[Binds.NONE].recognise("UPDATE parent SET note = 'poor' WHERE id = 1")
+        capture.run(cursor, statement, capture.table(cursor, statement), None, Entry(X, 7))
+        cursor.execute("RESET ROLE")
+    with engine.begin() as connection:
+        assert undo(connection, X, [7], facts_on(connection)) == []
+    assert rows(engine, "parent") == before
+
+
+def test_settings_of_the_session_do_not_falsify_images(url: str, engine: Engine) -> None:
+    plain(
+        engine,
+        "CREATE TABLE exact (id date PRIMARY KEY, f double precision, i interval, z timestamptz)",
+        "INSERT INTO exact VALUES ('2020-12-01', 0.1::float8 + 0.2, '-1 mon 2 days', '2020-06-01 12:00+02')",
+    )
+    install(url, "exact")
+    before = rows(engine, "exact")
+    with engine.begin() as connection:
+        cursor, capture = connection.connection.cursor(), PostgresqlCapture(Binds.PERCENT)
+        cursor.execute(
+            "SET LOCAL datestyle = 'German'; SET LOCAL extra_float_digits = -5; SET LOCAL intervalstyle = sql_standard"
+        )
+        statement = RECOGNISERS[Binds.NONE].recognise("UPDATE exact SET f = 1, i = '1 day', z = now()")
+        capture.run(cursor, statement, capture.table(cursor, statement), None, Entry(X, 7))
+    with engine.begin() as connection:
+        assert undo(connection, X, [7], facts_on(connection)) == []
+    assert rows(engine, "exact") == before
+
+
+def test_copy_of_a_file_on_the_server(url: str, engine: Engine) -> None:
+    install(url, "parent")
+    with engine.connect() as connection:
+        name = f"{connection.exec_driver_sql('SHOW data_directory').scalar()}/txcoord_test.csv"
+    plain(engine, f"COPY (VALUES (21, 'x', 'new'), (22, 'y', NULL)) TO '{name}'")
+    restored(engine, ("parent",), f"COPY parent FROM '{name}'")
+
+
+def test_many_rows_are_put_back_in_a_set(url: str, engine: Engine) -> None:
+    plain(
+        engine,
+        "CREATE TABLE child (id int PRIMARY KEY, parent_id int REFERENCES parent ON DELETE CASCADE, x float8)",
+        "INSERT INTO child SELECT n, 1, n / 7.0 FROM generate_series(1, 3000) AS n",
+    )
+    install(url, "parent", "child")
+    assert restored(engine, ("parent", "child"), "UPDATE child SET id = -id", "DELETE FROM parent WHERE id = 1") == 3
+
+
+# ------------------------------------------------------------ commands
+
+
+def command(*words: str) -> Any:
+    return CliRunner().invoke(capture_command, list(words))
+
+
+def test_install_list_and_remove(url: str, engine: Engine) -> None:
+    printed = command("install", url, "parent", "--dry-run")
+    assert printed.exit_code == 0, printed.output
+    assert 'CREATE TRIGGER txcoord_capture_update AFTER UPDATE ON "public"."parent"' in printed.output
+    assert json.loads(command("list", url, "--json").output) == {"tables": []}
+    plain(engine, *printed.output.split(";\n\n"))
+    assert json.loads(command("list", url, "--json").output) == {"tables": [{"table": "public.parent", "fault": ""}]}
+    plain(engine, "ALTER TABLE parent ADD COLUMN more int")
+    listed = command("list", url)
+    assert listed.exit_code == 1
+    assert "another version, or for the table as it was" in " ".join(listed.output.split())
+    install(url, "parent")
+    plain(engine, "ALTER TABLE parent DISABLE TRIGGER txcoord_capture_insert")
+    assert "disabled" in json.loads(command("list", url, "--json").output)["tables"][0]["fault"]
+    assert command("remove", url, "parent").exit_code == 0
+    assert json.loads(command("list", url, "--json").output) == {"tables": []}
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM pg_proc WHERE proname ~ '^txcoord_'").scalar() == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("nowhere", "there is no table nowhere"),
+        ("keyless", "it has no primary key"),
+        ("parts", "its rows are in partitions"),
+        ("part", "its rows are in partitions"),
+        ("priced", "how price of type money is written depends on settings"),
+        ("txcoord_undo_log", "it is txcoord's own"),
+    ],
+)
+def test_tables_that_triggers_cannot_capture(url: str, engine: Engine, table: str, reason: str) -> None:
+    plain(
+        engine,
+        "CREATE TABLE keyless (id int)",
+        "CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY LIST (id)",
+        "CREATE TABLE part PARTITION OF parts DEFAULT",
+        "CREATE TABLE priced (id int PRIMARY KEY, price money)",
+    )
+    refused = command("install", url, table)
+    assert refused.exit_code != 0
+    assert reason in " ".join(refused.output.split())
+
+
+def test_a_name_as_long_as_names_get(url: str, engine: Engine) -> None:
+    long = "t" * 60 + "\"';"
+    name = '"' + long.replace('"', '""') + '"'
+    plain(engine, f'CREATE TABLE {name} (id int PRIMARY KEY, "a:b $txcoord$ \\" text)', f"INSERT INTO {name} VALUES (1, 'x')")
+    install(url, name)
+    restored(engine, (name,), f"UPDATE {name} SET \"a:b $txcoord$ \\\" = 'y'")
+
+
+def test_migrations_install_and_remove_them(url: str, engine: Engine) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    with engine.begin() as connection:
+        install_capture(Operations(MigrationContext.configure(connection)), "parent")
+    assert json.loads(command("list", url, "--json").output) == {"tables": [{"table": "public.parent", "fault": ""}]}
+    with engine.begin() as connection:
+        remove_capture(Operations(MigrationContext.configure(connection)), "parent")
+    assert json.loads(command("list", url, "--json").output) == {"tables": []}
+
+
+def test_check_says_what_they_allow(url: str, engine: Engine) -> None:
+    plain(engine, "CREATE TABLE child (id int PRIMARY KEY, parent_id int REFERENCES parent ON DELETE CASCADE)")
+
+    def hindered() -> bool:
+        return "DELETE is refused" in CliRunner().invoke(check_command, [url]).output
+
+    assert hindered()
+    install(url, "parent")
+    assert hindered()
+    install(url, "child")
+    assert not hindered()

@@ -18,7 +18,7 @@ from txcoord_rm.capture.port import Entry, Result, UnrecordedError
 from txcoord_rm.capture.postgresql import checks, triggers
 from txcoord_rm.capture.postgresql.admission import BY_TRIGGERS, check_columns, events, may_change
 from txcoord_rm.capture.splice import Splice, Spliced
-from txcoord_rm.catalogue.table import Event, Table
+from txcoord_rm.catalogue.table import Event, Table, spread
 from txcoord_rm.sql.flavour import Binds
 from txcoord_rm.sql.quoting import literal
 from txcoord_rm.sql.statement import Span, Statement, Verb
@@ -81,27 +81,17 @@ def reached(statement: Statement, table: Table, database: Database) -> Reach:
     check_columns(statement, table)
     found: dict[str, Table] = {}
     watched = False
-    pending = [(table, event, may_change(statement, table)) for event in events(statement, table)[0]]
-    seen = set[tuple[int, Event, frozenset[str]]]()
-    while pending:
-        at, event, changed = pending.pop()
-        if (at.oid, event, changed) in seen:
-            continue
-        seen.add((at.oid, event, changed))
+    begin = [(table, event, may_change(statement, table)) for event in events(statement, table)[0]]
+    for at, event, changed, by in spread(begin, database.read):
+        if by is not None:
+            if at.oid != table.oid:
+                found[by.table] = at
+            if why := triggers.fault(at, database.log):
+                raise refuse(statement.sql, f"rows of {by.table} change with it by a foreign key, and {why}", BY_TRIGGERS)
+            if writer := next((c for c in at.columns if c.writer and c.name in changed), None):
+                raise refuse(statement.sql, f"the default of {by.table}.{writer.name} calls {writer.writer}()")
         watched |= bool(at.triggered(event))
         _check_triggers(statement, at, (event, event.undone))
-        for reference in at.carrying(event, changed):
-            known = at if reference.to_itself else database.read(reference.table)
-            if known.oid != table.oid:
-                found[reference.table] = known
-            if why := triggers.fault(known, database.log):
-                raise refuse(statement.sql, f"rows of {reference.table} change with it by a foreign key, and {why}", BY_TRIGGERS)
-            theirs = known.follows(reference.their_columns)
-            if writer := next((c for c in known.columns if c.writer and c.name in theirs), None):
-                raise refuse(statement.sql, f"the default of {reference.table}.{writer.name} calls {writer.writer}()")
-            pending.append((known, Event.UPDATE, theirs))
-            if event is Event.DELETE:
-                pending.append((known, Event.DELETE, frozenset()))
     return Reach(found, watched)
 
 
