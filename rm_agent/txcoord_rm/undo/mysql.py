@@ -72,6 +72,10 @@ class MysqlUndo:
         number = error.orig.args[0] if error.orig is not None and error.orig.args else None
         return number in _FORBIDDEN or isinstance(error, IntegrityError)
 
+    def refers(self, error: DBAPIError) -> bool:
+        """See `FamilyUndo.refers`: InnoDB asks for each row, so that their order counts."""
+        return False
+
     # ------------------------------------------------------------ rows
 
     def put_back(self, table: Table, changes: Sequence[Change]) -> Undone:

@@ -74,3 +74,6 @@ class FamilyUndo(Protocol):
 
     def forbids(self, error: DBAPIError) -> bool:
         """Whether an error says that a constraint, a type or a trigger forbids a row, and nothing of the statement itself."""
+
+    def refers(self, error: DBAPIError) -> bool:
+        """Whether such an error says that rows refer to others which are not there, so that they need not be tried one by one."""

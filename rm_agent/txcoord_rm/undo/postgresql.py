@@ -60,6 +60,10 @@ class PostgresqlUndo:
         """See `FamilyUndo.forbids`: a constraint, or an exception that a trigger raises."""
         return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) == "P0001"
 
+    def refers(self, error: DBAPIError) -> bool:
+        """See `FamilyUndo.refers`: asked for once all rows of a statement are written."""
+        return "23503" in (getattr(error.orig, "sqlstate", None), getattr(error.orig, "pgcode", None))
+
     # ------------------------------------------------------------ rows
 
     def put_back(self, table: Table, changes: Sequence[Change]) -> Undone:

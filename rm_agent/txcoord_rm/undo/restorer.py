@@ -185,7 +185,7 @@ class Restorer:
             may_be_back: Whether rows that have their before image already need nothing done.
         """
         savepoint = self._connection.begin_nested()
-        left, pending = [], item
+        left, pending = list[Change](), item
         while pending and len(left) != len(pending):  # a row of the same statement may stand in the way, by a foreign key
             left, pending = pending, self._undo_some(pending, may_be_back)
         if pending:
@@ -199,34 +199,38 @@ class Restorer:
         left: list[Change] = []
         for _, group in groupby(item, key=lambda change: (change.before is None, change.after is None, change.changed)):
             changes = list(group)
-            undone = self._undo_alike(changes)
+            undone = self._undo_alike(changes, may_be_back)
             left += [c for n, c in enumerate(changes) if n not in undone and not (may_be_back and self._is_back(c))]
         return left
 
-    def _undo_alike(self, changes: list[Change]) -> set[int]:
+    def _undo_alike(self, changes: list[Change], singly: bool) -> set[int]:
         """Undo changes of one kind, in a set; which of them were.
 
         Rows in a set may stand in each other's way; one by one and backwards they walk through states that there were. Where the
         order of the images is not the one in which the rows were changed, they are tried in both directions until nothing moves.
+
+        Args:
+            changes: They.
+            singly: Whether rows that refer to others which are not there are tried one by one, so that each has its own reason.
         """
         undone, hard = set[int](), list[int]()
         for begin in range(0, len(changes), self._family.at_once):
             some = changes[begin : begin + self._family.at_once]
-            tried = self._tried(some)
+            tried = self._tried(some, singly)
             if tried is None:
                 hard += range(begin, begin + len(some))
             else:
                 undone.update(begin + n for n in tried)
         moved = True
         while hard and moved:
-            left = [n for n in hard if not self._tried([changes[n]])]
+            left = [n for n in hard if not self._tried([changes[n]], True)]
             moved = len(left) < len(hard)
             undone.update(set(hard) - set(left))
             hard = left[::-1]
         return undone
 
-    def _tried(self, changes: list[Change]) -> frozenset[int] | None:
-        """Which changes were undone; None: a constraint forbids it, and none was."""
+    def _tried(self, changes: list[Change], singly: bool) -> frozenset[int] | None:
+        """Which changes were undone; None: a constraint forbids it, and none was, but one by one they may be."""
         savepoint = None if self._family.fails_alone else self._connection.begin_nested()
         try:
             undone = self._run(changes)
@@ -237,7 +241,7 @@ class Restorer:
                 savepoint.rollback()
             for change in changes:
                 self._reasons[id(change)] = first_line(error)
-            return None
+            return None if singly or not self._family.refers(error) else frozenset()
         if savepoint is not None:
             savepoint.commit()
         for n, reason in undone.reasons.items():

@@ -66,6 +66,10 @@ class SqliteUndo:
         """See `FamilyUndo.forbids`."""
         return isinstance(error, IntegrityError)
 
+    def refers(self, error: DBAPIError) -> bool:
+        """See `FamilyUndo.refers`: foreign keys are asked for at the end."""
+        return False
+
     def check(self) -> None:
         """See `FamilyUndo.check`: SQLite itself would tell at COMMIT only."""
         for query, parameters in self._asked:

@@ -86,7 +86,7 @@ def install(table: Table, log: str) -> list[str]:
         # with the rights of its owner: whoever writes the table may need none on the log
         f"CREATE OR REPLACE FUNCTION {_function(table)}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
         "SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, MDY' SET extra_float_digits = 1\n"
-        f"SET intervalstyle = 'postgres' SET standard_conforming_strings = on AS {quoted_body}"
+        f"SET intervalstyle = 'postgres' SET standard_conforming_strings = on SET jit = off AS {quoted_body}"
     ]
     when = f"WHEN (pg_catalog.current_setting('{ENTRY}', true) <> '') EXECUTE FUNCTION {_function(table)}()"
     for trigger, begin in zip(_names(), (*(f"AFTER {event.value}" for event in Event), "BEFORE TRUNCATE"), strict=True):
