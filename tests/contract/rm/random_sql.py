@@ -115,12 +115,14 @@ class Chance(random.Random):
 
     # ------------------------------------------------------------ schemas
 
-    def tables(self) -> list[Table]:
+    def tables(self, actions: Sequence[str] = ("",)) -> list[Table]:
+        """Some tables, the second of which may refer to the first one, with one of these actions."""
         made = [self._table(name) for name in self.sample(["t", "Order", 'x"%y', "child"], self.randint(1, 3))]
         if len(made) > 1 and len(made[0].key) == 1 and self.random() < 0.5:
             made[1].columns.append(Column("parent", made[0].key[0].type))
             made[1].statements.append(
                 f"ALTER TABLE {made[1].written} ADD parent {made[0].key[0].type} REFERENCES {made[0].written}"
+                f"{self.choice(actions) if len(actions) > 1 else actions[0]}"
             )
         return made
 
@@ -188,9 +190,8 @@ class Chance(random.Random):
 
     def statement(self, tables: Sequence[Table]) -> Statement:
         table = self.choice(tables)
-        make = self.choice(
-            [self._update, self._update, self._update_from, self._delete, self._insert, self._insert, self._upsert]
-        )
+        many = [self._update, self._update, self._update_from, self._delete, self._insert, self._insert, self._upsert]
+        make = self.choice([*many, *many, self._merge])
         sql, shifts = make(table)
         parameters = tuple(self._parameter(kind) for kind in sql.split(MARK)[1::2])
         if not parameters:
@@ -320,3 +321,23 @@ class Chance(random.Random):
             f"INSERT INTO {table.written} ({names}) VALUES ({values}) ON CONFLICT ({key}) DO UPDATE SET {sets}"
             f"{self._returning(table, table.written)}"
         ), shifts
+
+    def _merge(self, table: Table) -> tuple[str, bool]:
+        key, columns = table.key[0], table.settable
+        keys = ", ".join(f"({value})" for value in dict.fromkeys(self.literal(key.type, 0) for _ in range(4)))
+        names = ", ".join(c.quoted for c in columns)
+        values = ", ".join("v.k" if c is key else self.literal(c.type, 0 if c in table.key else 0.12) for c in columns)
+        sets, shifts = self._set(table, table.written)
+        condition = self._where(table, table.written).replace(" WHERE ", " AND ", 1)
+        source = f"(SELECT DISTINCT k FROM (VALUES {keys}) AS v (k)) AS v"
+        clauses = [
+            f"WHEN MATCHED{condition} THEN DELETE",
+            f"WHEN MATCHED THEN UPDATE SET {sets}",
+            f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})",
+        ]
+        kept = [clause for clause in clauses if self.random() < 0.8] or clauses
+        returning = self._returning(table, table.written, True)
+        return (
+            f"MERGE INTO {table.written} USING {source} ON v.k = {table.written}.{key.quoted} {' '.join(kept)}{returning}",
+            shifts,
+        )

@@ -196,6 +196,17 @@ def test_a_table_that_does_not_capture_its_changes_must_not_be_reached(url: str,
     assert rows(engine, "audit") == []
 
 
+def test_what_runs_later_is_refused(url: str, engine: Engine) -> None:
+    plain(engine, *ITEMS, "CREATE FUNCTION book() RETURNS int LANGUAGE sql AS 'INSERT INTO audit (what) VALUES (1) RETURNING 1'")
+    install(url, "item", "audit")
+    with engine.begin() as connection:
+        cursor, capture = connection.connection.cursor(), PostgresqlCapture(Binds.PERCENT)
+        for query in ("SELECT book()", "(SELECT book())", "VALUES (book())", "WITH q AS (SELECT 1) SELECT book() FROM q"):
+            assert capture.admit(cursor, RECOGNISERS[Binds.NONE].recognise(query))
+        with pytest.raises(UnsupportedSqlError, match="is volatile"):
+            capture.admit(cursor, RECOGNISERS[Binds.NONE].recognise("DECLARE c CURSOR FOR SELECT book()"))
+
+
 def test_what_triggers_of_users_write(url: str, engine: Engine) -> None:
     plain(
         engine,
