@@ -33,6 +33,7 @@ from txcoord_rm.sql.quoting import literal, quoted
 from txcoord_rm.sql.recogniser import SHORT
 from txcoord_rm.sql.statement import Statement, Target, Verb
 from txcoord_rm.sql.unsupported import refuse
+from txcoord_rm.sql.words import QUERIES
 
 _MANY = 4096
 """Tables and statements that are remembered."""
@@ -108,9 +109,11 @@ class PostgresqlCapture:
         return self._read(cursor, statement, name, known)
 
     def admit(self, cursor: Any, statement: Statement) -> bool:
-        """See `Capture.admit`: a function may change rows that triggers capture."""
+        """See `Capture.admit`: a function may change rows that triggers capture, if it runs now (DECLARE only says what will)."""
         if (why := self._functions.writing(cursor, statement)) is None:
             return False
+        if not statement.main.of(statement.sql).upper().startswith((*QUERIES, "(")):
+            raise refused_unseen(statement, why)
         self._check_some(cursor, statement, why)
         return True
 
