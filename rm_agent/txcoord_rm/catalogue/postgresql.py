@@ -157,6 +157,7 @@ SELECT pg_catalog.jsonb_build_object(
     'references', (
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'table', pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(r.relname),
+            'name', pg_catalog.jsonb_build_array(n.nspname, r.relname),
             'delete', k.confdeltype, 'update', k.confupdtype, 'itself', k.conrelid = k.confrelid,
             'columns', (
                 SELECT pg_catalog.jsonb_agg(a.attname ORDER BY f.place)
@@ -247,6 +248,7 @@ def table(facts: str) -> Table:
                 on_delete=r["delete"] in _CHANGES_TOO,
                 on_update=r["update"] in _CHANGES_TOO,
                 follows=r["update"] == "c",
+                name=(r["name"][0], r["name"][1]),
                 to_itself=r["itself"],
             )
             for r in f["references"] or []

@@ -124,6 +124,7 @@ class Reference:
         on_delete, on_update: Whether rows there go, or change, together with the row here.
         to_itself: Whether the other table is this one.
         follows: Whether a change of the columns here gives the rows there what the row here got, and nothing else.
+        name: Schema and name of the other table, where it follows.
     """
 
     table: str
@@ -133,6 +134,7 @@ class Reference:
     on_update: bool
     to_itself: bool = False
     follows: bool = False
+    name: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from itertools import groupby
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError
 
-from txcoord_rm.catalogue.table import Table
+from txcoord_rm.catalogue.table import Event, Table
 from txcoord_rm.undo.item import Change, CorruptRecordError, Image
 from txcoord_rm.undo.port import FamilyUndo, Undone
 
@@ -156,8 +156,32 @@ class Restorer:
                 return [d for item in pending for d in self._differences(item)] or [
                     Difference(c, c.after) for i in pending for c in i
                 ]
-            del pending[place]
+            undone = pending.pop(place)
+            pending[:place] = self._but_followers(pending[:place], undone)
         return self._checked(every)
+
+    def _but_followers(self, newer: list[list[Change]], undone: list[Change]) -> list[list[Change]]:
+        """Of these items those that the database has not undone with another one: their rows follow a key that was set back.
+
+        Later their rows might be gone, as items behind them are undone.
+        """
+        found = [undone]
+        while newer and found:
+            keys = self._followed(found.pop())
+            followers = [item for item in newer if self._follows(item, keys) and self._undo(item, may_be_back=True)]
+            newer = [item for item in newer if not any(item is follower for follower in followers)]
+            found += followers
+        return newer
+
+    def _followed(self, undone: list[Change]) -> set[tuple[tuple[str, str], tuple[str, ...]]]:
+        """Tables and columns that follow what has been set back."""
+        kinds = {(c.table, c.changed) for c in undone if c.before is not None and c.after is not None}
+        carrying = (r for name, changed in kinds for r in self._tables[name].carrying(Event.UPDATE, changed))
+        return {(reference.name, reference.their_columns) for reference in carrying if reference.follows}
+
+    @staticmethod
+    def _follows(item: list[Change], keys: set[tuple[tuple[str, str], tuple[str, ...]]]) -> bool:
+        return all(any(c.table == name and {*c.changed} <= {*columns} for name, columns in keys) for c in item)
 
     def _first(self, pending: list[list[Change]], may_be_back: bool = False) -> int | None:
         """Undo the newest item that can be undone now; its place. Those before it may need what was there in between."""

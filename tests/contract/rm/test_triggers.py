@@ -120,6 +120,28 @@ def test_a_table_that_refers_to_itself(url: str, engine: Engine) -> None:
     restored(engine, ("tree",), "UPDATE tree SET id = -id WHERE id IN (3, 4)", "DELETE FROM tree WHERE id = -3")
 
 
+def test_rows_that_came_before_their_key_was_changed(url: str, engine: Engine) -> None:
+    plain(
+        engine,
+        "CREATE TABLE child (parent_id int REFERENCES parent ON UPDATE CASCADE, n int, PRIMARY KEY (parent_id, n))",
+        "CREATE TABLE grandchild (id int PRIMARY KEY, a int, b int, x text)",
+        "ALTER TABLE grandchild ADD FOREIGN KEY (a, b) REFERENCES child ON UPDATE CASCADE",
+        "INSERT INTO child VALUES (1, 1)",
+        "INSERT INTO grandchild VALUES (1, 1, 1, 'x')",
+    )
+    install(url, "parent", "child", "grandchild")
+    restored(
+        engine,
+        ("parent", "child", "grandchild"),
+        "INSERT INTO child VALUES (1, 2), (2, 2)",
+        "INSERT INTO grandchild VALUES (2, 1, 2, 'y')",
+        "UPDATE parent SET id = id + 10 WHERE id < 3",
+        "UPDATE grandchild SET x = 'z'",
+        "UPDATE parent SET id = id + 10 WHERE id IN (11, 12)",
+        "DELETE FROM grandchild WHERE id = 2",
+    )
+
+
 def test_what_others_have_made_refer_to_a_row_is_not_lost(url: str, engine: Engine) -> None:
     plain(engine, "CREATE TABLE child (id int PRIMARY KEY, parent_id int REFERENCES parent ON UPDATE SET NULL)")
     install(url, "parent", "child")
