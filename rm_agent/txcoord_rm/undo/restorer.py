@@ -94,8 +94,9 @@ class Restorer:
     def force(self, items: Iterable[Sequence[Change]]) -> list[Difference]:
         """Put rows back over whatever is there: a person wants it so.
 
-        The order is kept. At its turn a row that is not as the transaction left it is taken for what the transaction made of it;
-        to look for one that fits first, as `restore` does, could end with a value that was there in between.
+        The order is kept among changes of one row; what refers to others may wait for them. At its turn a row that is not as
+        the transaction left it is taken for what the transaction made of it; to look for one that fits first, as `restore` does,
+        could end with a value that was there in between.
 
         Returns:
             Rows that cannot be put back even so; with any, the local transaction has to be rolled back.
@@ -106,10 +107,26 @@ class Restorer:
         every = [list(item) for item in items]
         self._check_all(every)
         with _fitting():
+            waiting: list[list[Change]] = []
             for item in every:
-                if left := self._forced(item):
-                    return left
+                if any(not self._rows(item).isdisjoint(self._rows(other)) for other in waiting):
+                    break
+                waiting, moves = [*waiting, item], True
+                while waiting and moves:
+                    left = [each for each in waiting if self._forced(each)]
+                    waiting, moves = left, len(left) < len(waiting)
+            if waiting:
+                return self._forced(waiting[0]) or [Difference(change, change.after) for change in waiting[0]]
             return self._checked(every)
+
+    def _rows(self, item: list[Change]) -> set[tuple[object, ...]]:
+        """Tables and keys of the rows of an item."""
+        return {
+            (change.table, *(change.value(column, image) for column in self._table(change).primary_key))
+            for change in item
+            for image in (change.before, change.after)
+            if image is not None
+        }
 
     def _forced(self, item: list[Change]) -> list[Difference]:
         for _ in range(_TRIES):

@@ -20,6 +20,7 @@ from txcoord_rm.commands.check import check_command
 from txcoord_rm.commands.init import init_command
 from txcoord_rm.sql.flavour import Binds
 from txcoord_rm.undo.log import undo
+from txcoord_rm.undo.operator import force
 
 from tests.contract.rm.branches import log, phase_one, plain, rows
 from tests.contract.rm.captured import RECOGNISERS
@@ -118,6 +119,23 @@ def test_a_table_that_refers_to_itself(url: str, engine: Engine) -> None:
     restored(engine, ("tree",), "DELETE FROM tree WHERE id = 2")
     plain(engine, "DELETE FROM txcoord_undo_log")
     restored(engine, ("tree",), "UPDATE tree SET id = -id WHERE id IN (3, 4)", "DELETE FROM tree WHERE id = -3")
+
+
+def test_a_cascade_is_undone_over_what_others_have_written(url: str, engine: Engine) -> None:
+    plain(
+        engine,
+        "CREATE TABLE child (id int PRIMARY KEY, parent_id int REFERENCES parent ON DELETE CASCADE)",
+        "INSERT INTO child SELECT n, 1 + n % 2 FROM generate_series(1, 6) AS n",
+    )
+    install(url, "parent", "child")
+    before = rows(engine, "parent"), rows(engine, "child")
+    phase_one(engine, X, 7, "DELETE FROM parent WHERE id < 3", "UPDATE parent SET note = 'x'")
+    plain(engine, "INSERT INTO parent VALUES (1, 'mine', 'mine')", "INSERT INTO child VALUES (2, 1)")
+    with engine.connect() as connection:
+        assert undo(connection, X, [7], facts_on(connection)) != []
+    with engine.begin() as connection:
+        assert force(connection, X, facts_on(connection)) == []
+    assert (rows(engine, "parent"), rows(engine, "child")) == before
 
 
 def test_rows_that_came_before_their_key_was_changed(url: str, engine: Engine) -> None:
