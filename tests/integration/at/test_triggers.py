@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from sqlalchemy import ForeignKey, delete, func, insert, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from txcoord_proto.errors import LockConflictError, UnsupportedSqlError
-from txcoord_rm import global_lock
+from txcoord_rm import global_lock, mode
 from txcoord_rm.commands.capture import capture_command
 from txcoord_sdk.testing import wait_until
 
@@ -213,3 +213,28 @@ def test_a_change_of_the_table_is_noticed(store: World, change: str) -> None:
     before = everything(store)
     store.globally(drop_ann, undo=True)
     wait_until(lambda: everything(store) == before, what="the rollback")
+
+
+@each_server
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_block_in_xa_mode_takes_their_locks_and_leaves_no_record(store: World, pool: ThreadPoolExecutor, undo: bool) -> None:
+    before = everything(store)
+
+    def pay(session: Session) -> None:
+        session.execute(text("UPDATE orders SET total = total + 1 WHERE id = 2"))
+
+    def prepared() -> None:
+        with mode("xa"):
+            store.globally(drop_ann, undo=undo)
+
+    holder = Holder(store, pool, pay)
+    second = pool.submit(prepared)
+    waits(store, second)
+    holder.end(undo=True)
+    second.result(SECONDS)
+    wait_until(lambda: store.rows("SELECT FROM pg_prepared_xacts WHERE database = current_database()") == [], what="its end")
+    assert [state for *_, state in store.undo_rows() if state == "IMAGE"] == []
+    if undo:
+        assert everything(store) == before
+    else:
+        assert len(store.rows("SELECT FROM orders")) == 4
