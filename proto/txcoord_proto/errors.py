@@ -107,7 +107,7 @@ class ConfigurationError(TxcoordError):
 
 
 class UnsupportedSqlError(TxcoordError):
-    """A statement inside a global transaction could not be undone for certain; it was not run. Details: `statement`, `reason`."""
+    """A statement in a global transaction could not be undone for certain: it has no effect. Details: `statement`, `reason`."""
 
     code = "UNSUPPORTED_SQL"
 
