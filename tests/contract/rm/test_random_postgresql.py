@@ -230,5 +230,5 @@ def test_random_statements(pair: Pair) -> None:
     if "TXCOORD_SEED" not in os.environ:
         counts = pair.counts
         assert counts["ran"] > counts["statements"] / 2
-        assert counts["refused"] < counts["statements"] / 4
+        assert counts["refused"] < counts["statements"] / 3  # before version 18 upserts and MERGE are
         assert counts["foreseen"] > counts["statements"] / 150
