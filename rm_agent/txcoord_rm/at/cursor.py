@@ -106,7 +106,7 @@ class Cursor:
             UnsupportedSqlError: It would be, or it could not be undone for certain.
         """
         with self._refusing():
-            if self._recognised(sql, parameters).verb in _CAPTURED:
+            if self._is_captured(self._recognised(sql, parameters)):
                 raise refuse(sql, reason, remedy)
 
     @contextmanager

@@ -21,7 +21,7 @@ from txcoord_sdk.local_transaction import limits_lost
 
 from txcoord_rm.at.isolation import level_of
 from txcoord_rm.at.resource import Resource
-from txcoord_rm.at.whole import check_reads, named_rows, whole
+from txcoord_rm.at.whole import check_reads, named_rows, refused_elsewhere, whole
 from txcoord_rm.capture.port import Entry, Result, UnrecordedError
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.patience import patience
@@ -195,6 +195,8 @@ class Statements(ABC):
         else:
             result = run(self._entry(cursor, undoes))
             self._lock_rest(result.keys, undoes)
+        if result.elsewhere and self._serializable():
+            raise UnrecordedError from refused_elsewhere(statement)
         self._exact &= result.exact
         self.begun = True
         return result

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from math import prod
 
+from txcoord_proto.errors import UnsupportedSqlError
+
 from txcoord_rm.catalogue.table import Table
 from txcoord_rm.sql.statement import Source, Statement, Verb
 from txcoord_rm.sql.unsupported import refuse
@@ -29,6 +31,8 @@ def check_reads(statement: Statement) -> None:
     Raises:
         UnsupportedSqlError: It is one.
     """
+    if statement.verb in (Verb.READ, Verb.OTHER) or statement.unseen is not None:
+        raise refused_elsewhere(statement)
     beside = len(_QUERY.findall(statement.sql)) > (statement.verb is Verb.LOCKING_READ)
     if statement.locking is not None:
         beside |= _OF.search(statement.locking.of(statement.sql)) is not None
@@ -38,6 +42,15 @@ def check_reads(statement: Statement) -> None:
             "with isolation 'serializable' rows that it reads beside those that it changes or locks would not be locked",
             "read them by a statement of their own, or run it within `txcoord_rm.isolation('read_committed')`",
         )
+
+
+def refused_elsewhere(statement: Statement) -> UnsupportedSqlError:
+    """The error for a statement that may change rows of other tables than its own."""
+    return refuse(
+        statement.sql,
+        "with isolation 'serializable' the other tables of which it may change rows would not be locked as a whole",
+        "run it within `txcoord_rm.isolation('read_committed')`",
+    )
 
 
 def named_rows(statement: Statement, primary_key: Iterable[str]) -> int:

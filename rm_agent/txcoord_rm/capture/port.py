@@ -45,6 +45,7 @@ class Result:
         rows: Those of the application.
         lastrowid: As the driver had it.
         exact: Whether the database locked nothing for it but these rows.
+        elsewhere: Whether rows of other tables than its own may have changed with it.
     """
 
     keys: frozenset[str]
@@ -53,6 +54,7 @@ class Result:
     rows: Sequence[Any] = ()
     lastrowid: Any = None
     exact: bool = True
+    elsewhere: bool = False
 
 
 class UnrecordedError(Exception):

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from sqlalchemy import ForeignKey, delete, func, insert, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from txcoord_proto.errors import LockConflictError, UnsupportedSqlError
-from txcoord_rm import global_lock, mode
+from txcoord_rm import global_lock, isolation, mode
 from txcoord_rm.commands.capture import capture_command
 from txcoord_sdk.testing import wait_until
 
@@ -238,3 +238,14 @@ def test_a_block_in_xa_mode_takes_their_locks_and_leaves_no_record(store: World,
         assert everything(store) == before
     else:
         assert len(store.rows("SELECT FROM orders")) == 4
+
+
+@each_server
+@pytest.mark.parametrize("sql", ["DELETE FROM customer WHERE name = 'ann'", "SELECT book('ann', 1)", "DO 'BEGIN END'"])
+def test_what_changes_other_tables_is_refused_where_tables_are_locked_as_a_whole(store: World, sql: str) -> None:
+    before = everything(store)
+    with isolation("serializable"):
+        store.globally(lambda session: session.execute(text("UPDATE orders SET total = 7 WHERE id = 1")), undo=True)
+        with pytest.raises(UnsupportedSqlError, match="would not be locked as a whole"):
+            store.globally(lambda session: session.execute(text(sql)))
+    assert everything(store) == before

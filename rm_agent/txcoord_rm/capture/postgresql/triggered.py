@@ -140,7 +140,7 @@ def run(
     _, keys, written, *_ = cursor.fetchone()
     if written:
         _check_written(cursor, statement, json.loads(written), database)
-    return Result(frozenset(keys or ()), rowcount, description, shown)
+    return Result(frozenset(keys or ()), rowcount, description, shown, elsewhere=bool(reach.tables) or reach.watched)
 
 
 def _check_written(cursor: Any, statement: Statement, names: Iterable[str], database: Database) -> None:
