@@ -6,6 +6,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 DEMO := .venv/.demo
 COMPILED := build/compiled/.made
+OLDEST := build/sqlalchemy-oldest/.made
 SOURCES := $(shell find proto txcoord sdk rm_agent -name '*.py' 2>/dev/null)
 DEMO_DB := $(or $(DB),$(if $(filter xa mixed,$(MODE)),postgres,sqlite))
 SERVERS ?=
@@ -34,7 +35,11 @@ $(COMPILED): $(STAMP) $(SOURCES) tools/hatch_build.py tools/make_compiled.py
 demo: $(if $(DEMO_DB:sqlite=)$(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## the shop: MODE=at|xa|tcc|mixed DB=sqlite|postgres|mariadb
 	@$(PY) -m examples.shop --db $(DEMO_DB) --mode $(or $(MODE),at)
 
-test: $(STAMP) $(COMPILED) ## every test; SERVERS=none: what SQLite can; WORKERS=0: in one process
+$(OLDEST): $(STAMP) tools/make_oldest.py
+	@$(PY) tools/make_oldest.py build/sqlalchemy-oldest
+	@touch $@
+
+test: $(STAMP) $(COMPILED) $(OLDEST) ## every test; SERVERS=none: what SQLite can; WORKERS=0: in one process
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 quick: $(STAMP) ## the inner loop: unit tests and SQLite only

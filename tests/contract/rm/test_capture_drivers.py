@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -146,7 +147,8 @@ def test_a_statement_for_many_rows(database: Database) -> None:
 def test_an_error_in_the_midst_of_many_rows_is_the_drivers(database: Database) -> None:
     def act(session: Session) -> None:
         session.query("SAVEPOINT s")
-        with pytest.raises(session.connection.dbapi_connection.dbapi.Error if "async" in database.driver else Exception) as error:
+        adapted = getattr(session.connection, "dbapi_connection", None)
+        with pytest.raises(getattr(adapted, "dbapi", psycopg).Error if "async" in database.driver else Exception) as error:
             session.run_many("INSERT INTO acct (id, bal) VALUES ($1, $2)", [(10, 1), (1, 1), (11, 1)])
         assert (getattr(error.value, "sqlstate", None) or getattr(error.value, "pgcode", None)) == "23505"
         session.query("ROLLBACK TO SAVEPOINT s")
