@@ -310,6 +310,7 @@ class Runner:
             case _:
                 result = CommandResult.RETRY
         code = error.code if isinstance(error, TxcoordError) else type(error).__name__
+        unforeseen = result is CommandResult.RETRY and isinstance(error, Exception) and not isinstance(error, TxcoordError)
         log.warning(
             "%s: %s of branch %s on %s failed, %s: %s",
             command.xid,
@@ -318,7 +319,7 @@ class Runner:
             command.resource,
             result,
             error,
-            exc_info=error if result is CommandResult.RETRY and isinstance(error, Exception) else None,
+            exc_info=error if unforeseen else None,
             extra={"xid": command.xid},
         )
         for branch in branches:

@@ -14,7 +14,8 @@ from txcoord_sdk.local_transaction import OWN
 
 from txcoord_rm.xa.identifier import Identifier, parse, pattern
 
-_UNDEFINED = "42704"
+_NOT_TO_BE_HAD = frozenset({"42704", "55000"})
+"""There is none; another session is ending it right now."""
 _LISTED = text("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() AND gid LIKE :pattern")
 _DISABLED = ConfigurationError(
     "this PostgreSQL prepares no transactions (max_prepared_transactions = 0): set max_prepared_transactions to at least "
@@ -82,7 +83,7 @@ class PostgresqlPreparing:
         try:
             connection.exec_driver_sql(f"{'COMMIT' if commit else 'ROLLBACK'} PREPARED '{identifier}'", execution_options=OWN)
         except DBAPIError as error:
-            if _sqlstate(error.orig) == _UNDEFINED:
+            if _sqlstate(error.orig) in _NOT_TO_BE_HAD:
                 return False
             raise
         return True

@@ -316,3 +316,30 @@ def test_a_session_of_mariadb_that_goes_at_this_moment_loses_nothing(maria: Scen
                 continue
         connection.close()
     assert maria.values() == [20, 0]
+
+
+def test_two_who_end_one_branch_at_once(fresh_postgres_url: FreshUrl) -> None:
+    """Whoever comes second hears that it is busy, or not there: either it has ended meanwhile, or it is tried again."""
+    scene = Scene(fresh_postgres_url("psycopg"), "psycopg")
+    both, errors = threading.Barrier(2), list[Exception]()
+
+    def end(branch_id: int) -> None:
+        both.wait()
+        try:
+            scene.settle(branch_id, True)
+        except StillPreparedError:
+            pass
+        except Exception as error:
+            errors.append(error)
+
+    for branch_id in range(1, 41):
+        scene.prepare(branch_id)
+        threads = [threading.Thread(target=end, args=(branch_id,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert scene.listed() == set()
+    assert scene.values() == [40, 0]
+    scene.close()
