@@ -7,8 +7,8 @@ small drivers do these things, one by blocking and one by awaiting; nothing else
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Generator
 from types import CoroutineType
@@ -70,15 +70,39 @@ def perform(effect: Effect) -> Any:
     """Do what one step needs, by blocking this thread."""
     match effect:
         case Ask(start):
-            future: concurrent.futures.Future[object] = concurrent.futures.Future()
-            start(lambda value, error: future.set_exception(error) if error is not None else future.set_result(value))
+            blocked = Blocked()
+            start(blocked.sink)
             if (here := asyncio._get_running_loop()) is not None:
                 end_burst(here)  # which is about to be blocked
-            return future.result()
+            return blocked.answer()
         case Pause(seconds):
             return time.sleep(seconds)
         case Invoke(call):
             return call()
+
+
+class Blocked:
+    """A thread that waits for an answer: a lock that whoever answers gives back, since futures cost as much as all else here."""
+
+    __slots__ = ("_answered", "_error", "_value")
+
+    def __init__(self) -> None:
+        self._answered = threading.Lock()
+        self._answered.acquire()
+        self._value: object = None
+        self._error: BaseException | None = None
+
+    def sink(self, value: object, error: BaseException | None) -> None:
+        """Take the answer, once; from any thread."""
+        self._value, self._error = value, error
+        self._answered.release()
+
+    def answer(self) -> object:
+        """Wait for it, once; raises what was answered instead."""
+        self._answered.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._value
 
 
 async def adrive(steps: Steps[T]) -> T:
