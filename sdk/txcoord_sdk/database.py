@@ -299,10 +299,21 @@ class Database:
             return own
 
 
+def initialize(connection: Connection) -> bool:
+    """See to it that SQLAlchemy knows what it asks of a database once; whether it was asked on this connection.
+
+    Our pools share the dialect of the application's. Who connects second does not wait for the first, who has begun to ask.
+    """
+    if hasattr(connection.dialect, "default_isolation_level"):
+        return False
+    with entered(None):
+        connection.dialect.initialize(connection)
+    return True
+
+
 def _alone(connection: Connection) -> Connection:
     """The connection, with each statement committed by itself."""
-    if not hasattr(connection.dialect, "default_isolation_level"):  # another task has begun to look, and has not ended
-        connection.dialect.initialize(connection)
+    if initialize(connection):
         connection.rollback()
     return connection.execution_options(isolation_level="AUTOCOMMIT")
 

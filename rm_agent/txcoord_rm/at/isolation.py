@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection
+from txcoord_sdk.database import initialize
 from txcoord_sdk.transaction.isolation import Isolation, chosen, isolation_of, stricter
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
@@ -28,6 +29,7 @@ def level(transaction: GlobalTransaction | None, default: Isolation) -> Isolatio
 def level_of(connection: Connection) -> str:
     """The isolation level of a connection's local transactions in its database, as SQLAlchemy was told or has found it."""
     dialect: Any = connection.dialect
+    initialize(connection)
     default = getattr(dialect, "_on_connect_isolation_level", None) or dialect.default_isolation_level
     return str(connection.get_execution_options().get("isolation_level", default))
 
