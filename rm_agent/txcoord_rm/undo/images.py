@@ -31,12 +31,14 @@ def packed(data: bytes) -> bytes:
     return zlib.compress(data, 1) if len(data) > _LONG else data
 
 
-def decode(data: bytes) -> tuple[Image | None, ...]:
+def decode(data: object) -> tuple[Image | None, ...]:
     """The images that `encode` was given.
 
     Raises:
         ValueError: It is nothing that `encode` makes.
     """
+    if not isinstance(data, bytes):  # SQLite keeps whatever was written there
+        raise ValueError(f"{type(data).__name__} instead of bytes")
     try:
         found = json.loads(
             (data if data[:1] == b"[" else zlib.decompress(data)).decode("utf-8", "surrogatepass"), object_hook=_bytes
@@ -55,6 +57,6 @@ def _hex(value: Any) -> dict[str, str]:
 
 
 def _bytes(found: dict[str, Any]) -> bytes:
-    if found.keys() != {"hex"}:
+    if found.keys() != {"hex"} or not isinstance(found["hex"], str):
         raise ValueError(f"no value of an image: {found!r}"[:120])
     return bytes.fromhex(found["hex"])

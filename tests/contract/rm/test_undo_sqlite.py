@@ -233,6 +233,9 @@ def test_records_that_cannot_be_all_or_not_read_restore_nothing(database: Databa
         ("UPDATE txcoord_undo_log SET xid = 'y' WHERE seq = 2", "another transaction"),
         ("UPDATE txcoord_undo_log SET format = 9 WHERE seq = 2", "format 9"),
         ("UPDATE txcoord_undo_log SET afters = x'00' WHERE seq = 2", "cannot be read"),
+        ("UPDATE txcoord_undo_log SET afters = NULL WHERE seq = 2", "NoneType instead of bytes"),
+        ("UPDATE txcoord_undo_log SET afters = '[[1]]' WHERE seq = 2", "str instead of bytes"),
+        ("UPDATE txcoord_undo_log SET afters = CAST('[[{\"hex\": 1}]]' AS BLOB) WHERE seq = 2", "no value of an image"),
         ("ALTER TABLE acct RENAME COLUMN bal TO balance", "no column bal"),
         ("ALTER TABLE acct RENAME TO account", "does not exist"),
     ):
