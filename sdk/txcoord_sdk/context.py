@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from contextvars import ContextVar, Token
+from typing import Any
 
 from txcoord_sdk.transaction.transaction import GlobalTransaction
 
@@ -23,10 +24,10 @@ def enter(transaction: GlobalTransaction | None) -> Token[GlobalTransaction | No
     return _current.set(transaction)
 
 
-def leave(token: Token[GlobalTransaction | None]) -> None:
-    """Undo an `enter`, where that was done in this very context: a dependency's exit may run in another one."""
+def leave(token: Token[Any]) -> None:
+    """Undo what set a variable, where that was done in this very context: a dependency's exit may run in another one."""
     with contextlib.suppress(ValueError):
-        _current.reset(token)
+        token.var.reset(token)
 
 
 class entered:

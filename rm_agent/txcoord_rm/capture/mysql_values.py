@@ -138,14 +138,6 @@ def in_json(column: Column, cell: str, text: str) -> str:
     return f"IF({cell} IS NULL, 'null', {written})"
 
 
-def same(column: Column, row: str, text: str) -> str:
-    """SQL for the condition that a row has the value with that text in a column of its primary key."""
-    cell = f"{row}.{quoted(column.name)}"
-    if column.base == "timestamp":
-        return f"{image(column, row)} = {literal(text)}"
-    return f"{cell} = {constant(column, text)}"
-
-
 def of_column(column: Column, value: str) -> str:
     """SQL for a text as one of a column's character set and collation."""
     return f"CONVERT({value} USING {column.charset}) COLLATE {column.collation}"

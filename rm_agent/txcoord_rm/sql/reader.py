@@ -71,6 +71,24 @@ class Reader:
             return written[1:-1]
         return _UPPER.sub(lambda m: m[0].lower(), written) if self.family is Family.POSTGRESQL else written
 
+    def qualified(self, place: int, reason: str, remedy: str) -> tuple[list[str], int]:
+        """The parts of the name that begins at a place, and the place behind it.
+
+        Args:
+            place: It.
+            reason: Why the statement is refused if a part of it is no name.
+            remedy: What to do then.
+        """
+        parts = list[str]()
+        while True:
+            if self.kind(place) not in (Kind.WORD, Kind.NAME):
+                raise self.refuse(reason, remedy)
+            parts.append(self.name(place))
+            place += 1
+            if self.sign(place) != ".":
+                return parts, place
+            place += 1
+
     def last_of_name(self, place: int) -> int:
         """The place of the last part of the name that begins at a place."""
         while self.sign(place + 1) == ".":

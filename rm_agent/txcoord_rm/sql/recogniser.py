@@ -371,15 +371,8 @@ class _Text(Reader):
         only = False
         if self.family is Family.POSTGRESQL and self.at(place) == "ONLY":
             only, place = True, place + 1
-        begin, parts = place, []
-        while True:
-            if self.kind(place) not in (Kind.WORD, Kind.NAME):
-                raise self.refuse("the table that it changes is not recognised", "name one table")
-            parts.append(self.name(place))
-            place += 1
-            if self.sign(place) != ".":
-                break
-            place += 1
+        begin = place
+        parts, place = self.qualified(place, "the table that it changes is not recognised", "name one table")
         name = self.span(begin, place)
         if self.family is Family.POSTGRESQL and self.sign(place) == "*":
             place += 1

@@ -120,15 +120,11 @@ def _joins(reader: Reader, place: int) -> bool:
 
 
 def _table(reader: Reader, place: int) -> tuple[Target, int]:
-    begin, parts = place, list[str]()
-    while True:
-        if reader.kind(place) not in (Kind.WORD, Kind.NAME) or (not parts and reader.word(place) in _NO_ALIAS):
-            raise reader.refuse("rows of a query, function or bracket in its FROM have no keys", _SELECT_ROWS)
-        parts.append(reader.name(place))
-        place += 1
-        if reader.sign(place) != ".":
-            break
-        place += 1
+    no_table = "rows of a query, function or bracket in its FROM have no keys"
+    if reader.kind(place) is Kind.WORD and reader.word(place) in _NO_ALIAS:
+        raise reader.refuse(no_table, _SELECT_ROWS)
+    begin = place
+    parts, place = reader.qualified(place, no_table, _SELECT_ROWS)
     name = reader.span(begin, place)
     assert name is not None
     if reader.sign(place) == "(":

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 from txcoord_proto.errors import ConfigurationError
 
+from txcoord_sdk.context import leave
+
 
 class Isolation(StrEnum):
     """A level; each gives what those before it give."""
@@ -43,10 +45,9 @@ def enter_level(name: str) -> Token[Isolation | None] | None:
 
 
 def leave_level(token: Token[Isolation | None] | None) -> None:
-    """Undo an `enter_level`, where that was done in this very context: a dependency's exit may run in another one."""
+    """Undo an `enter_level`; see `context.leave`."""
     if token is not None:
-        with contextlib.suppress(ValueError):
-            chosen.reset(token)
+        leave(token)
 
 
 @contextlib.contextmanager

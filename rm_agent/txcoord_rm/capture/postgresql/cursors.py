@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
 from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_cursor
 from sqlalchemy.util import await_only
+
+T = TypeVar("T")
 
 
 def execute_many(cursor: Any, sql: str, rows: Sequence[Any]) -> list[Any]:
@@ -20,7 +22,7 @@ def execute_many(cursor: Any, sql: str, rows: Sequence[Any]) -> list[Any]:
     """
     found: list[Any] = []
     if isinstance(cursor, AsyncAdapt_asyncpg_cursor) and hasattr(cursor._connection, "fetchmany"):  # from 0.30 on
-        found = await_only(_fetch_many(cursor, sql, rows))
+        found = list(await_only(_by_asyncpg(cursor, lambda driver: driver.fetchmany(sql, rows))))
     elif isinstance(cursor, AsyncAdapt_psycopg_cursor):
         found = await_only(_pipelined(cursor._cursor, sql, rows))
     elif hasattr(cursor, "pgresult"):  # psycopg 3
@@ -45,7 +47,7 @@ def execute_both(cursor: Any, first: str, second: str) -> None:
     """
     both = f"{first}; {second}"
     if isinstance(cursor, AsyncAdapt_asyncpg_cursor):
-        await_only(_execute_script(cursor, both))
+        await_only(_by_asyncpg(cursor, lambda driver: driver.execute(both)))
     elif isinstance(cursor, AsyncAdapt_psycopg_cursor):
         inner: Any = cursor._cursor
         await_only(inner.execute(both, prepare=False))  # what is prepared is one statement
@@ -56,24 +58,14 @@ def execute_both(cursor: Any, first: str, second: str) -> None:
         cursor.execute(second)
 
 
-async def _execute_script(cursor: Any, sql: str) -> None:
-    adapted = cursor._adapt_connection
-    async with adapted._execute_mutex:
-        try:
-            await cursor._connection.execute(sql)
-        except Exception as error:
-            adapted._handle_exception(error)
-            raise
-
-
-async def _fetch_many(cursor: Any, sql: str, rows: Sequence[Any]) -> list[Any]:
-    """As the adapter's own executemany, but for the result."""
+async def _by_asyncpg(cursor: Any, work: Callable[[Any], Awaitable[T]]) -> T:
+    """What `work` does with the driver's connection, as the adapter itself would do it."""
     adapted = cursor._adapt_connection
     async with adapted._execute_mutex:
         if adapted._transaction is None:
             await adapted._start_transaction()
         try:
-            return list(await cursor._connection.fetchmany(sql, rows))
+            return await work(cursor._connection)
         except Exception as error:
             adapted._handle_exception(error)
             raise
